@@ -1,0 +1,55 @@
+"""What a data source is: indexed samples with whatever is known about them, and named splits."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One stored image, before any transform.
+
+    Attributes:
+        image: uint8 ``[3, H, W]``.
+        label: Class index, or None.
+        labels: bool ``[num_labels]`` for multi-label data, or None.
+        objects: bool ``[num_objects, H, W]``, the visible pixels of each object, or None.
+        sample_id: Index in the source.
+    """
+
+    image: Tensor
+    label: int | None = None
+    labels: Tensor | None = None
+    objects: Tensor | None = None
+    sample_id: int = 0
+
+
+class ImageSource(Dataset[Sample]):
+    """Indexed images. The constructor only stores; ``split`` opens a part.
+
+    Attributes:
+        class_names: Names of the classes (single label) or labels (multi-label); None where images are unlabelled.
+        multi_label: Whether samples carry ``labels`` instead of ``label``.
+    """
+
+    class_names: list[str] | None = None
+    multi_label: bool = False
+
+    @abstractmethod
+    def split(self, name: Split) -> "ImageSource":
+        """The part for training or for testing.
+
+        Raises:
+            UserError: If this source has no such part.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...

@@ -1,0 +1,22 @@
+"""The one exception that means "you asked for something that cannot be": shown as one line, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A wrong option, file or value; the message names the option, the rule, the value and the way out."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of an error message: the nearest right name, or all of them when none is near.
+
+    >>> nearest("DPPMsk", ["RandomMask", "DPPMask"])
+    'did you mean DPPMask?'
+    """
+    choices = sorted(choices)
+    lowered = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {lowered[close[0]]}?"
+    return f"choose from {', '.join(choices)}"
