@@ -1,7 +1,9 @@
 """What a mask is, what a strategy may read, and how many patches are hidden. Knows no network."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +41,10 @@ class Mask:
     Attributes:
         masked: bool ``[B, N]``; True = hidden from the encoder.
         num_masked: The number of hidden patches of every row, or None where rows may differ (a ragged mask).
-        target: bool ``[B, N]``, what the loss scores; None = every masked patch. A patch that is masked but not
-            a target is neither encoded nor decoded.
-        scores: float ``[B, N]``, what the strategy believed. DPP masks: the gain of each greedy pick, 0 elsewhere.
+        target: bool ``[B, N]``, what the loss scores; None = every masked patch. A patch that is masked but
+            not a target is neither encoded nor decoded.
+        scores: float ``[B, N]``, what the strategy believed. DPP masks: the gain of each greedy pick, 0
+            elsewhere.
         soft: float ``[B, N]``, the differentiable stand-in of learned strategies.
     """
 
@@ -63,8 +66,8 @@ class Mask:
     ) -> "Mask":
         """A mask from ``masked`` bool ``[B, N]``.
 
-        Without ``num_masked`` the rows are counted, which on an accelerator waits for the device; a caller who
-        knows the count passes it and is believed.
+        Without ``num_masked`` the rows are counted, which on an accelerator waits for the device; a caller
+        who knows the count passes it and is believed.
 
         Raises:
             TypeError: If ``masked`` is not Boolean.
@@ -81,7 +84,7 @@ class Mask:
 
     @classmethod
     def from_scores(cls, scores: Tensor, num_masked: int | Tensor, **fields: Tensor | None) -> "Mask":
-        """Hide the ``num_masked`` patches with the largest scores of each row; equal scores hide the later one.
+        """Hide the ``num_masked`` largest scores of each row; of equal scores the later one is hidden.
 
         Args:
             scores: float ``[B, N]``.
@@ -91,7 +94,8 @@ class Mask:
         rank = ranks(scores)
         num_patches = scores.shape[1]
         if isinstance(num_masked, Tensor):
-            return cls(rank >= num_patches - num_masked[:, None], None, **fields)
+            counts = num_masked.to(scores.device, non_blocking=True)
+            return cls(rank >= num_patches - counts[:, None], None, **fields)
         return cls(rank >= num_patches - num_masked, num_masked, **fields)
 
     @classmethod
@@ -102,9 +106,16 @@ class Mask:
             ids: Visible patches in any order.
             num_patches: N.
             fields: ``target``, ``scores``, ``soft`` of the mask.
+
+        Raises:
+            ValueError: If an index repeats within a row (looked at on the CPU only, as in
+                :func:`check_counts`).
         """
         masked = ids.new_ones(ids.shape[0], num_patches, dtype=torch.bool).scatter(1, ids, False)
-        return cls(masked, num_patches - ids.shape[1], **fields)
+        num_masked = num_patches - ids.shape[1]
+        if can_look_at(masked) and (masked.sum(1) != num_masked).any():
+            raise ValueError("ids of visible patches must all differ within a row, got a repeated one")
+        return cls(masked, num_masked, **fields)
 
     @property
     def num_patches(self) -> int:
@@ -130,7 +141,7 @@ class Mask:
 
     @property
     def targets(self) -> Tensor:
-        """bool ``[B, N]``: ``target``, or every masked patch."""
+        """What the loss scores, bool ``[B, N]``: ``target``, or every masked patch."""
         return self.masked if self.target is None else self.target
 
     def to(self, device: torch.device | str) -> "Mask":
@@ -183,16 +194,16 @@ class Tokens:
 class MaskContext:
     """What is known about a batch when its mask is chosen.
 
-    ``tokens`` and ``teacher`` may be given as functions; they run at first touch and the method then shares the
-    result, so a strategy that reads them costs no second pass.
+    ``tokens`` and ``teacher`` may be given as functions; they run at first touch and the method then shares
+    the result, so a strategy that reads them costs no second pass.
 
     Args:
         images: ``[B, C, H, W]``, normalised.
         grid: (rows, columns) of patches; needed wherever images are read.
         progress: Share of the training done, from 0 to 1.
         epoch: The current epoch, from 0.
-        tokens: ``[B, N, D]``, the student's patch embedding plus position, *with* gradient: strategies read it
-            detached.
+        tokens: ``[B, N, D]``, the student's patch embedding plus position, *with* gradient: strategies read
+            it detached.
         teacher: :class:`Tokens` of the EMA or frozen teacher on the unmasked images.
         sample_ids: int64 ``[B]``, the index of each image in its data set.
         crops: float ``[B, 5]``: top, left, height, width (pixels of the stored image), flip (0 or 1).
@@ -248,6 +259,13 @@ class MaskContext:
         return self._teacher is not None
 
     @property
+    def provides(self) -> frozenset[str]:
+        """What a strategy may read here, in the words of ``MaskStrategy.needs``; computes nothing."""
+        known = {"images": self.images is not None, "tokens": self.has_tokens}
+        known |= dict.fromkeys(("teacher", "attention"), self.has_teacher)
+        return frozenset(name for name, is_known in known.items() if is_known)
+
+    @property
     def num_patches(self) -> int:
         """N, from the grid where it is known, else from the tokens."""
         if self.grid is not None:
@@ -275,8 +293,9 @@ class MaskContext:
 class MaskStrategy(nn.Module):
     """Chooses which patches of each image are hidden.
 
-    A subclass says what it reads in ``needs`` and implements :meth:`choose`, a pure function; reading the context
-    goes into :meth:`features`. The constructor takes plain keyword numbers.
+    A subclass says what it reads in ``needs`` and implements :meth:`choose`, a pure function that compiles
+    and captures; reading the context goes into :meth:`features`. The constructor takes plain keyword numbers
+    and keeps them under their names.
 
     Attributes:
         needs: Subset of {"images", "tokens", "teacher", "attention"}; checked before training starts.
@@ -296,43 +315,78 @@ class MaskStrategy(nn.Module):
 
         Raises:
             ValueError: If a count is outside [0, N - 1], or the context lacks what the strategy needs.
+            TypeError: If a count is not an integer.
         """
-        check_counts(num_masked, context.num_patches)
+        if missing := self.needs - context.provides:
+            has = ", ".join(sorted(context.provides)) or "nothing"
+            raise ValueError(
+                f"{type(self).__name__} needs {', '.join(sorted(missing))}, but this context has {has}; "
+                "pass it to MaskContext or use another strategy"
+            )
+        check_counts(num_masked, batch_size=context.batch_size, num_patches=context.num_patches)
         noise = draw_noise(context, generator)
         return self.choose(self.features(context), noise, num_masked)
 
-    def features(self, context: MaskContext) -> Tensor | None:
-        """What the choice depends on, float32 and detached; None = nothing but the noise."""
+    def features(self, context: MaskContext) -> Any:
+        """What the choice depends on, detached: tensors and plain numbers; None = the noise alone."""
         return None
 
-    def choose(self, features: Tensor | None, noise: Tensor, num_masked: int | Tensor) -> Mask:
-        """The mask as a pure function of features, noise ``[B, N]`` and counts."""
+    def choose(self, features: Any, noise: Tensor, num_masked: int | Tensor) -> Mask:
+        """The mask as a pure function of :meth:`features`, noise ``[B, N]`` and counts."""
         raise NotImplementedError(f"{type(self).__name__} must implement choose or forward")
 
     def objective(self, mask: Mask, patch_loss: Tensor) -> Tensor | None:
         """The extra loss of a learned strategy; None for all others."""
         return None
 
+    def extra_repr(self) -> str:
+        """The constructor's arguments, where modules are printed."""
+        kept = vars(self)  # without submodules, which torch prints itself
+        names = [name for name in inspect.signature(type(self)).parameters if name in kept]
+        return ", ".join(f"{name}={kept[name]!r}" for name in names)
 
-def check_counts(num_masked: int | Tensor, num_patches: int) -> None:
-    """Raise ``ValueError`` where a count leaves no visible patch or is negative.
 
-    A tensor of counts on an accelerator is trusted: looking at it would wait for the device.
+def check_counts(num_masked: int | Tensor, *, batch_size: int, num_patches: int) -> None:
+    """Refuse counts that are no integers, of the wrong shape, negative, or leave no patch visible.
+
+    The values of a tensor on an accelerator are trusted: looking at them would wait for the device.
+
+    Raises:
+        TypeError: If ``num_masked`` is neither an int nor an int64 tensor.
+        ValueError: If its shape is not ``[B]`` or a value is outside [0, N - 1].
     """
     if isinstance(num_masked, Tensor):
-        if num_masked.device.type != "cpu":
+        if num_masked.dtype != torch.int64:
+            raise TypeError(f"num_masked must be int64, got a tensor of {num_masked.dtype}")
+        if num_masked.shape != (batch_size,):
+            raise ValueError(f"num_masked must have shape [{batch_size}], got {list(num_masked.shape)}")
+        if not can_look_at(num_masked):
             return
-        low, high = (int(v) for v in num_masked.aminmax())
-    else:
+        low, high = (int(value) for value in num_masked.aminmax())
+    elif isinstance(num_masked, int):
         low = high = num_masked
+    else:
+        raise TypeError(
+            f"num_masked must be a number of patches (int), got {num_masked!r}; "
+            "num_masked_for turns a ratio into one"
+        )
     if low < 0 or high > num_patches - 1:
-        raise ValueError(f"num_masked must be in [0, {num_patches - 1}] for {num_patches} patches, got {low}…{high}")
+        raise ValueError(
+            f"num_masked must be in [0, {num_patches - 1}] for {num_patches} patches, got {low}…{high}"
+        )
+
+
+def can_look_at(x: Tensor) -> bool:
+    """Whether reading values costs neither a wait for a device nor a graph break."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def draw_noise(context: MaskContext, generator: torch.Generator) -> Tensor:
     """The one uniform draw of a strategy, float32 ``[B, N]``, on the context's device."""
     shape = (context.batch_size, context.num_patches)
-    return torch.rand(shape, generator=generator, device=generator.device).to(context.device, non_blocking=True)
+    return torch.rand(shape, generator=generator, device=generator.device).to(
+        context.device, non_blocking=True
+    )
 
 
 class MaskRatio:
@@ -347,18 +401,23 @@ class MaskRatio:
     """
 
     def __init__(self, ratio: float | tuple[float, float], *, probability: float = 1.0) -> None:
-        self.low, self.high = (ratio, ratio) if isinstance(ratio, int | float) else ratio
+        interval = (ratio, ratio) if isinstance(ratio, int | float) else tuple(ratio)
+        if len(interval) != 2:
+            raise ValueError(f"mask_ratio must be a number or (low, high), got {ratio}")
+        self.ratio = ratio
+        self.low, self.high = interval
         check_ratio(self.low)
         check_ratio(self.high)
         if self.low > self.high:
-            raise ValueError(f"mask_ratio must be (low, high) with low <= high, got ({self.low}, {self.high})")
+            raise ValueError(
+                f"mask_ratio must be (low, high) with low <= high, got ({self.low}, {self.high})"
+            )
         if not 0.0 < probability <= 1.0:
             raise ValueError(f"mask probability must be in (0, 1], got {probability}")
         self.probability = probability
 
     def __repr__(self) -> str:
-        ratio = self.low if self.low == self.high else (self.low, self.high)
-        return f"MaskRatio({ratio}, probability={self.probability})"
+        return f"MaskRatio({self.ratio}, probability={self.probability})"
 
     def draw(self, num_patches: int, *, generator: torch.Generator) -> int:
         """One count for a whole batch, decided on the CPU (methods that need equal counts).
@@ -368,8 +427,8 @@ class MaskRatio:
         """
         if self.probability < 1.0:
             raise ValueError(
-                f"mask probability {self.probability} leaves some images whole, but this method needs equal counts "
-                "in a batch; use probability 1.0"
+                f"mask probability {self.probability} leaves some images whole, but this method needs equal "
+                "counts in a batch; use probability 1.0"
             )
         return num_masked_for(self._uniform(1, generator).item(), num_patches)
 
