@@ -1,4 +1,4 @@
-"""The one exception that means "you asked for something that cannot be": shown as one line, without a traceback."""
+"""The exception that means "you asked for something that cannot be": one line, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The end of an error message: the nearest right name, or all of them when none is near.
+    """The end of an error message: the nearest right name, or up to a dozen choices when none is near.
 
     >>> nearest("DPPMsk", ["RandomMask", "DPPMask"])
     'did you mean DPPMask?'
@@ -19,4 +19,5 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     if close:
         return f"did you mean {lowered[close[0]]}?"
-    return f"choose from {', '.join(choices)}"
+    more = f", … ({len(choices)} in all)" if len(choices) > 12 else ""
+    return f"choose from {', '.join(choices[:12])}{more}"

@@ -1,0 +1,25 @@
+"""A method from a run's configuration: the one place where names in a config file become a model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dppmask import specs
+from dppmask.models.base import MaskedImageModel
+from dppmask.models.encoder import Encoder
+
+
+def build_model(config: Mapping[str, Any]) -> MaskedImageModel:
+    """The freshly initialised method of a run; draws from torch's global generator.
+
+    Args:
+        config: ``method``: a spec (``class_path``, ``init_args``), a class, or a partial call of one. For the
+            encoder ``backbone``, ``image_size``, ``patch_size``, ``backbone_args``, each optional. Other keys
+            are ignored.
+
+    Raises:
+        UserError: If the method does not exist or takes no such argument, or the encoder cannot be built.
+    """
+    names = ("backbone", "image_size", "patch_size", "backbone_args")
+    encoder = Encoder(**{name: config[name] for name in names if config.get(name) is not None})
+    method: Mapping[str, Any] | Callable[..., MaskedImageModel] = config["method"]
+    return specs.build(method, encoder) if isinstance(method, Mapping) else method(encoder)
