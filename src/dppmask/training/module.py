@@ -1,0 +1,136 @@
+"""The step: images → context → mask → model → loss, every random number a function of what is counted."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy
+from dppmask.models.base import MaskedImageModel
+from dppmask.rng import fold_in, seeded
+from dppmask.training.optim import adamw
+from dppmask.training.schedule import warmup_cosine
+
+# The last counter of a generator keeps its stream apart from the mask noise, which is (seed, step, slot).
+MODEL_NOISE, COUNT_NOISE = 1, 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how fast.
+
+    Attributes:
+        lr: Peak learning rate.
+        weight_decay: Of the parameters that decay.
+        warmup_steps: Optimiser steps of linear warm-up.
+        total_steps: Optimiser steps of the whole training.
+        images_per_step: The effective batch size.
+    """
+
+    lr: float
+    weight_decay: float
+    warmup_steps: int
+    total_steps: int
+    images_per_step: int
+
+
+class Pretraining(LightningModule):
+    """A method and a mask strategy as Lightning trains them.
+
+    Args:
+        model: The method.
+        strategy: Chooses the masks.
+        ratio: How many patches are hidden.
+        schedule: Learning rate and length.
+        seed: The run's seed.
+        loader: Called with ``world_size`` and ``rank``, gives the training batches.
+    """
+
+    def __init__(
+        self,
+        model: MaskedImageModel,
+        strategy: MaskStrategy,
+        ratio: MaskRatio,
+        schedule: Schedule,
+        *,
+        seed: int,
+        loader: Callable[..., Iterable[Any]],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.strategy = strategy
+        self.ratio = ratio
+        self.schedule = schedule
+        self.seed = seed
+        self._loader = loader
+
+    def train_dataloader(self) -> Iterable[Any]:
+        return self._loader(world_size=self.trainer.world_size, rank=self.trainer.global_rank)
+
+    def on_train_epoch_start(self) -> None:
+        self.trainer.train_dataloader.set_epoch(self.current_epoch)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Lightning refuses frozen dataclasses."""
+        return to_device(batch, device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        step, slot = self.global_step, self.slot(batch_idx)
+        with seeded(self.seed, step, slot, MODEL_NOISE, device=self.device):
+            context = self.model.context(batch.images, progress=self.progress, epoch=self.current_epoch)
+            context.sample_ids, context.crops = batch.sample_ids, batch.crops
+            mask = self.draw_mask(context, step, slot)
+            output = self.model(context, mask)
+        loss = output.loss
+        if (objective := self.strategy.objective(mask, output.patch_loss)) is not None:
+            loss = loss + objective
+        metrics = {"loss": loss, **output.metrics}
+        return {"loss": loss, "metrics": {name: value.detach() for name, value in metrics.items()}}
+
+    def slot(self, batch_idx: int) -> int:
+        """Position of this rank's micro-batch within its optimiser step."""
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        return micro_batch * self.trainer.world_size + self.trainer.global_rank
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done."""
+        return self.global_step / self.schedule.total_steps
+
+    def draw_mask(self, context: MaskContext, step: int, slot: int) -> Mask:
+        """The mask of one micro-batch; methods that need equal counts get one count for the whole step."""
+        count: int | Tensor
+        if self.model.needs_equal_counts:
+            count = self.ratio.draw(context.num_patches, generator=fold_in(self.seed, step))
+        else:
+            generator = fold_in(self.seed, step, slot, COUNT_NOISE)
+            count = self.ratio.draw_per_image(context.batch_size, context.num_patches, generator=generator)
+            count = count.to(context.device)
+        return self.strategy(context, count, generator=fold_in(self.seed, step, slot))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adamw(self, lr=self.schedule.lr, weight_decay=self.schedule.weight_decay)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """One optimiser step at this step's learning rate, then the method's own hook (EMA teachers)."""
+        step, schedule = self.global_step, self.schedule
+        factor = warmup_cosine(step, warmup_steps=schedule.warmup_steps, total_steps=schedule.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr * factor
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.model.after_step((step + 1) / schedule.total_steps)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch (tensor or dataclass of tensors, nested) on another device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        moved = {field.name: to_device(getattr(batch, field.name), device) for field in fields(batch)}
+        return replace(batch, **moved)
+    return batch

@@ -1,0 +1,302 @@
+"""``pretrain``: from a source of images to a run folder with a pre-trained encoder."""
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from dppmask.data.base import ImageSource
+from dppmask.data.module import TrainLoader
+from dppmask.data.transforms import train_transform
+from dppmask.errors import UserError
+from dppmask.masks.base import MaskRatio, MaskStrategy
+from dppmask.masks.uniform import RandomMask
+from dppmask.models.base import MaskedImageModel
+from dppmask.models.build import build_model
+from dppmask.models.checkpoint import init_weights, save_encoder
+from dppmask.models.mae import MAE
+from dppmask.rng import seeded
+from dppmask.specs import build
+from dppmask.training import settings
+from dppmask.training.callbacks import Average, JsonMetrics, Progress, read_metrics
+from dppmask.training.checkpoints import SaveCheckpoints, newest
+from dppmask.training.environment import record_environment
+from dppmask.training.files import remove_unfinished, write_yaml
+from dppmask.training.module import Pretraining, Schedule
+from dppmask.training.schedule import scaled_learning_rate
+from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
+from dppmask.training.trainer import build_trainer, is_first_process, quiet
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a training left.
+
+    Attributes:
+        path: The run folder.
+        metrics: The last line of ``metrics.jsonl``.
+        finished: False if a signal stopped it early; ``resume=True`` goes on.
+    """
+
+    path: Path
+    metrics: dict[str, float]
+    finished: bool
+
+
+def pretrain(
+    *,
+    run: str | Path,
+    data: ImageSource | Mapping[str, Any] | None = None,
+    method: type[MaskedImageModel] | partial[MaskedImageModel] | Mapping[str, Any] = MAE,
+    mask: MaskStrategy | Mapping[str, Any] | None = None,
+    mask_ratio: float | tuple[float, float] = 0.75,
+    mask_probability: float = 1.0,
+    backbone: str = "vit_small_patch16_224",
+    image_size: int | tuple[int, int] = 224,
+    patch_size: int = 16,
+    backbone_args: Mapping[str, Any] | None = None,
+    epochs: int = 400,
+    batch_size: int = 256,
+    base_lr: float = 1.5e-4,
+    weight_decay: float = 0.05,
+    warmup_epochs: float | None = None,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    accumulate: int = 1,
+    seed: int = 0,
+    num_workers: int = 2,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    compile: bool = False,
+    deterministic: bool = False,
+    ema: float | None = None,
+    save_every: int = 20,
+    save_last_every: int = 200,
+    log_every: int = 10,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    loggers: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+) -> RunResult:
+    """Pre-train an encoder by masked image modelling.
+
+    Every argument but ``resume`` and ``callbacks`` is written to ``config.yaml`` in the run folder. The same
+    arguments give the same weights, bit for bit on a CPU, however often the run was interrupted.
+
+    Args:
+        run: The run folder; must not exist yet, or be empty, unless ``resume`` is set.
+        data: Where images come from, or its spec. None only together with ``resume``.
+        method: A method class, a partial call of one, or a spec; its first argument is the encoder.
+        mask: The strategy that chooses masks, or its spec; uniformly random by default.
+        mask_ratio: Share of hidden patches, or (low, high) to draw from: per image where rows may differ.
+        mask_probability: Chance that an image is masked at all.
+        backbone: A timm ``VisionTransformer`` by name.
+        image_size: Side of the crops in pixels, or (height, width).
+        patch_size: Side of a patch in pixels.
+        backbone_args: Further arguments of the timm model: depth, embed_dim, drop_path_rate, ….
+        epochs: Passes over the data.
+        batch_size: Images per device and micro-batch. Effective: x devices x num_nodes x accumulate.
+        base_lr: Learning rate for an effective batch of 256; scaled linearly.
+        weight_decay: Of matrices; biases and 1-D parameters have none.
+        warmup_epochs: Length of the linear warm-up; a tenth of the training by default (MAE: 40 of 400).
+        crop_scale: Smallest and largest share of an image that a random crop covers.
+        accumulate: Micro-batches per optimiser step.
+        seed: The one seed of everything random.
+        num_workers: Loader processes; changes nothing but the speed.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        accelerator: "auto", "cpu", "gpu", … as Lightning names them.
+        devices: Devices per node.
+        num_nodes: Nodes.
+        strategy: "auto", "ddp" or "fsdp2".
+        compile: Compile the method's forward pass.
+        deterministic: Use deterministic kernels only (GPU); slower.
+        ema: Decay of an exponential moving average of the weights, which is then what is exported.
+        save_every: Epochs between two kept checkpoints; 0 keeps none.
+        save_last_every: Optimiser steps between two versions of ``last.ckpt``.
+        log_every: Optimiser steps between two lines of ``metrics.jsonl``.
+        resume: Go on with this run where it was interrupted. Without ``data`` every option is the stored one.
+        init_from: Weights to start from: a timm name or file, an official MAE checkpoint, another run.
+        loggers: "tensorboard", "wandb"; ``metrics.jsonl`` is always written.
+        callbacks: Further Lightning callbacks.
+
+    Raises:
+        UserError: If an option is wrong, the run exists already or cannot go on, the disk is full, or the
+            loss becomes NaN or infinite.
+    """
+    options = dict(locals())
+    run, resume = Path(run), resume or requeued()
+    if not resume:
+        _refuse_existing(run)
+    config = _config(run, options, resume=resume)
+    checkpoint = newest(run / CHECKPOINTS) if resume else None
+    with quiet():
+        stop, average = StopOnSignal(), [Average(config["ema"])] if config["ema"] is not None else []
+        trainer = build_trainer(config, run, [*average, *_callbacks(run, config, callbacks, stop)])
+        module = _module(config, trainer, fresh=checkpoint is None)
+    with _run_folder(run, config):
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        finished = trainer.global_step >= module.schedule.total_steps
+        if finished:
+            _export(trainer, config, average[0].weights if average else {}, run / "encoder")
+        stop.requeue()
+    lines = read_metrics(run / METRICS)
+    return RunResult(run, lines[-1] if lines else {}, finished)
+
+
+def _refuse_existing(run: Path) -> None:
+    if is_first_process() and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+        raise UserError(f"run {run} exists already; go on with it by resume, or choose another name")
+
+
+def _config(run: Path, options: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+    """The options as plain data; when a run goes on, completed from what it stored and compared with it."""
+    config = settings.plain(_with_defaults(options))
+    old = settings.stored(run) if resume else None
+    if old is not None:
+        if config["data"] is None:
+            parameters = inspect.signature(pretrain).parameters.values()
+            defaults = settings.plain(_with_defaults({p.name: p.default for p in parameters} | {"run": run}))
+            config = settings.completed(config, defaults, old)
+        settings.check_same(old, config, run)
+    if config["data"] is None:
+        raise UserError(f"data must be given: {run} has no {settings.CONFIG} to take it from")
+    return config
+
+
+def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **options,
+        "mask": options["mask"] or RandomMask(),
+        "backbone_args": options["backbone_args"] or {},
+    }
+
+
+def _callbacks(
+    run: Path, config: Mapping[str, Any], extra: Sequence[Callback], stop: StopOnSignal
+) -> list[Callback]:
+    """In the order in which they act at the end of a step: numbers first, the checkpoint after all state."""
+    metrics = JsonMetrics(run / METRICS, every_steps=config["log_every"])
+    save = SaveCheckpoints(
+        run / CHECKPOINTS, every_steps=config["save_last_every"], every_epochs=config["save_every"]
+    )
+    return [StopOnNonFinite(run), metrics, Progress(metrics), *extra, stop, save]
+
+
+def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pretraining:
+    """Everything that is trained, checked to fit together."""
+    with seeded(config["seed"]):
+        model = build_model(config)
+    if fresh and config["init_from"] is not None:
+        init_weights(model, config["init_from"])
+    if config["compile"]:
+        model.compile()
+    strategy, ratio = build(config["mask"]), _ratio(config)
+    check_needs(model, strategy, ratio)
+    source = build(config["data"]).split("train")
+    loader = partial(
+        TrainLoader,
+        source,
+        train_transform(model.encoder.image_size, scale=tuple(config["crop_scale"])),
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        num_workers=config["num_workers"],
+        accumulate=config["accumulate"],
+    )
+    schedule = _schedule(config, len(source), trainer.world_size)
+    return Pretraining(model, strategy, ratio, schedule, seed=config["seed"], loader=loader)
+
+
+def _ratio(config: Mapping[str, Any]) -> MaskRatio:
+    ratio = config["mask_ratio"]
+    try:
+        return MaskRatio(
+            tuple(ratio) if isinstance(ratio, list) else ratio, probability=config["mask_probability"]
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def check_needs(model: MaskedImageModel, strategy: MaskStrategy, ratio: MaskRatio) -> None:
+    """Refuse a strategy that reads what the method cannot offer, and unequal counts where they must be equal.
+
+    Raises:
+        UserError: Naming the method, the strategy and what is missing.
+    """
+    method, mask = type(model).__name__, type(strategy).__name__
+    if missing := strategy.needs - model.provides:
+        raise UserError(
+            f"mask {mask} reads {', '.join(sorted(missing))}, which method {method} does not provide; "
+            f"it provides {', '.join(sorted(model.provides))}"
+        )
+    if model.needs_equal_counts and ratio.probability < 1.0:
+        raise UserError(
+            f"mask_probability must be 1 with method {method}, which hides equally many patches of every "
+            f"image, got {ratio.probability}"
+        )
+
+
+def _schedule(config: Mapping[str, Any], num_images: int, world_size: int) -> Schedule:
+    images_per_step = config["batch_size"] * world_size * config["accumulate"]
+    steps_per_epoch = num_images // images_per_step
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"batch_size {config['batch_size']} x {world_size} devices x accumulate {config['accumulate']} = "
+            f"{images_per_step} images a step, but the data has {num_images}; lower batch_size or accumulate"
+        )
+    epochs, warmup = config["epochs"], config["warmup_epochs"]
+    warmup = epochs / 10 if warmup is None else warmup
+    if not 0 <= warmup <= epochs:
+        raise UserError(f"warmup_epochs must be between 0 and epochs ({epochs}), got {warmup}")
+    return Schedule(
+        lr=scaled_learning_rate(config["base_lr"], images_per_step),
+        weight_decay=config["weight_decay"],
+        warmup_steps=round(warmup * steps_per_epoch),
+        total_steps=epochs * steps_per_epoch,
+        images_per_step=images_per_step,
+    )
+
+
+@contextmanager
+def _run_folder(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Open the folder, write what the run is made of, and keep its log."""
+    if is_first_process():
+        (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for folder in (run, run / CHECKPOINTS):
+            remove_unfinished(folder)
+        if settings.stored(run) is None:
+            write_yaml(run / settings.CONFIG, config)
+        record_environment(run / "environment.json")
+    with quiet(run):
+        try:
+            yield
+        except UserError as error:
+            log.error("%s", error)
+            raise
+
+
+def _export(
+    trainer: Trainer, config: Mapping[str, Any], averaged: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Write the encoder alone, with averaged weights where there are any."""
+    weights = trainer.strategy.lightning_module_state_dict()  # collective where weights are sharded
+    if trainer.is_global_zero:
+        model = build_model(config)
+        model.load_state_dict(
+            {name.removeprefix("model."): value for name, value in weights.items()}, strict=False
+        )
+        model.load_state_dict(averaged, strict=False)
+        save_encoder(model.encoder, folder)

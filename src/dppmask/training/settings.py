@@ -1,0 +1,97 @@
+"""The arguments of a run as plain data: written to ``config.yaml``, and compared when a run goes on."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dppmask.errors import UserError
+from dppmask.specs import build, describe, locate
+
+CONFIG = "config.yaml"
+
+# Not part of what a run is: objects of the caller, and the wish to go on.
+UNSTORED = {"resume", "callbacks"}
+
+# May change when a run goes on: they change speed or what is kept, never the weights.
+FREE = {
+    "run",
+    "num_workers",
+    "compile",
+    "loggers",
+    "save_every",
+    "save_last_every",
+    "log_every",
+    "accelerator",
+}
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as numbers, strings, lists and specs; specs with every default filled in.
+
+    Raises:
+        UserError: If a spec names no class, or an argument its class does not take.
+    """
+    return {name: describe(_opened(name, value)) for name, value in options.items() if name not in UNSTORED}
+
+
+def _opened(name: str, value: Any) -> Any:
+    """An option given as a spec, as the object (or, for a method, the partial call) it stands for."""
+    if isinstance(value, Path):
+        return str(value)
+    if not (isinstance(value, Mapping) and "class_path" in value):
+        return value
+    if name == "method":  # its first argument, the encoder, is not known yet
+        return partial(locate(value["class_path"]), **(value.get("init_args") or {}))
+    return build(value)
+
+
+def stored(run: Path) -> dict[str, Any] | None:
+    """The options a run was started with; None if it was stopped before it wrote them.
+
+    Raises:
+        UserError: If the file is not one of ours.
+    """
+    path = run / CONFIG
+    if not path.exists():
+        return None
+    try:
+        options = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(options, dict):
+        raise UserError(f"{path} must hold the options of a run, got {type(options).__name__}")
+    return options
+
+
+def completed(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], old: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every option that was left at its default, as the run was started with; all in plain form."""
+    return {
+        name: old.get(name, value) if value == defaults[name] else value for name, value in config.items()
+    }
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:
+    """Refuse to go on with options that would train something else.
+
+    Raises:
+        UserError: Naming the first option that differs.
+    """
+    for name, value in new.items():
+        if name not in FREE and name in old and old[name] != value:
+            raise UserError(
+                f"cannot resume {run} with {name}={brief(value)}: it was started with {brief(old[name])}; "
+                f"leave {name} as it was, or start another run"
+            )
+
+
+def brief(value: Any) -> str:
+    """A value as a user would write it: ``DPPMask(purge_ratio=0.3)``."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        arguments = ", ".join(f"{name}={brief(item)}" for name, item in value.get("init_args", {}).items())
+        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
+    return repr(value)

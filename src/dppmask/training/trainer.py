@@ -1,0 +1,130 @@
+"""Lightning's Trainer, set up for a run and kept quiet: its messages go to ``log``, nothing to stdout."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from dppmask.errors import UserError, nearest
+from dppmask.training.checkpoints import AtomicCheckpointIO
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+STRATEGIES = ("auto", "ddp", "fsdp2")
+LOGGERS = ("tensorboard", "wandb")
+
+# What Lightning and torch remark about choices that are ours, by the start of the message.
+SILENCED = (
+    "The 'train_dataloader' does not have many workers",
+    "The number of training batches",
+    "Trying to infer the `batch_size`",
+    ".*isinstance\\(treespec, LeafSpec\\)",
+    "Found .* module\\(s\\) in eval mode",
+    "`torch.jit.script",
+)
+
+
+def build_trainer(config: Mapping[str, Any], run: Path, callbacks: Sequence[Callback]) -> Trainer:
+    """A Trainer that saves through :class:`AtomicCheckpointIO` and prints and validates nothing itself.
+
+    Raises:
+        UserError: For an unknown precision, strategy or logger, or a device that is not there.
+    """
+    _check_choice("precision", config["precision"], PRECISIONS)
+    try:
+        return Trainer(
+            accelerator=config["accelerator"],
+            devices=config["devices"],
+            num_nodes=config["num_nodes"],
+            strategy=_strategy(config),
+            precision=config["precision"],
+            max_epochs=config["epochs"],
+            accumulate_grad_batches=config["accumulate"],
+            deterministic=config["deterministic"],
+            callbacks=list(callbacks),
+            logger=[_logger(name, run) for name in config["loggers"]],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except UserError:
+        raise
+    except (
+        ValueError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # Lightning's MisconfigurationException is a plain Exception
+        raise UserError(f"Lightning refuses these options: {' '.join(str(error).split())}") from None
+
+
+def _strategy(config: Mapping[str, Any]) -> str | Strategy:
+    _check_choice("strategy", config["strategy"], STRATEGIES)
+    if config["strategy"] == "ddp":
+        return DDPStrategy()
+    if config["strategy"] == "fsdp2":
+        if config["ema"] is not None:
+            raise UserError(
+                "ema averages whole weights and fsdp2 shards them; leave ema out, or use strategy ddp"
+            )
+        ranks = config["devices"] * config["num_nodes"]
+        return ModelParallelStrategy(
+            data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+    return "auto"
+
+
+def _logger(name: str, run: Path) -> Logger:
+    _check_choice("loggers", name, LOGGERS)
+    if importlib.util.find_spec(name) is None:
+        raise UserError(f"loggers: {name} is not installed; pip install {name}, or leave it out")
+    if name == "tensorboard":
+        return TensorBoardLogger(run, name="", version="tensorboard")
+    return WandbLogger(name=run.name, save_dir=run, project="dppmask")
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(
+            f"{option} must be one of {', '.join(choices)}, got {value!r}; {nearest(str(value), choices)}"
+        )
+
+
+def is_first_process() -> bool:
+    """Whether this process owns the run folder: rank 0, also before Lightning has set up the ranks."""
+    return rank_zero_only.rank == 0
+
+
+@contextmanager
+def quiet(run: Path | None = None) -> Iterator[None]:
+    """Send the messages of this package and of Lightning to ``run/log``; drop the remarks in ``SILENCED``."""
+    handler: logging.Handler = logging.NullHandler()
+    if run is not None and is_first_process():
+        handler = logging.FileHandler(run / "log", delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    names = ("dppmask", "lightning", "lightning.pytorch", "lightning.fabric")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            for message in SILENCED:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()
