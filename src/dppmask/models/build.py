@@ -19,7 +19,12 @@ def build_model(config: Mapping[str, Any]) -> MaskedImageModel:
     Raises:
         UserError: If the method does not exist or takes no such argument, or the encoder cannot be built.
     """
-    names = ("backbone", "image_size", "patch_size", "backbone_args")
-    encoder = Encoder(**{name: config[name] for name in names if config.get(name) is not None})
+    encoder = Encoder(**encoder_arguments(config))
     method: Mapping[str, Any] | Callable[..., MaskedImageModel] = config["method"]
     return specs.build(method, encoder) if isinstance(method, Mapping) else method(encoder)
+
+
+def encoder_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder's arguments that a run's configuration sets; the others keep their defaults."""
+    names = ("backbone", "image_size", "patch_size", "backbone_args")
+    return {name: config[name] for name in names if config.get(name) is not None}
