@@ -1,0 +1,114 @@
+"""The ``dppmask`` command: finds the sub-command, prints its result, and says in one line what went wrong.
+
+Only the chosen command is imported, so ``dppmask --help`` needs neither torch nor jsonargparse. What a
+command prints while it works goes to stderr; its result, and nothing else, goes to stdout.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from dppmask import __version__
+from dppmask.errors import UserError, nearest
+
+
+class Command(NamedTuple):
+    """Where a command lives ("module:function") and what it does."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "pretrain": Command(
+        "dppmask.commands.pretrain:main", "train an encoder on images, with the masks of your choice"
+    ),
+    "evaluate": Command(
+        "dppmask.commands.evaluate:main", "score a run or an encoder: k-NN, linear probe, masks, …"
+    ),
+    "masks": Command("dppmask.commands.masks:main", "draw strategies side by side on the same images"),
+    "features": Command("dppmask.commands.features:main", "write the embeddings of a data set to a file"),
+    "export": Command(
+        "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
+    ),
+    "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
+}
+DEBUG = "DPPMASK_DEBUG"
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes, as shells use them
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line after ``dppmask``; the process's own by default.
+
+    Returns:
+        The exit code: 0, 2 after a wrong option, file or value, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "--version"):
+        print(_help() if name != "--version" else f"dppmask {__version__}")
+        return 0
+    try:
+        result = _run(name, arguments[1:])
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        if (message := _explain(error)) is None:
+            raise
+        return _fail(f"dppmask {name}" if name in COMMANDS else "dppmask", message, USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail(f"dppmask {name}", "interrupted", INTERRUPTED)
+    if result is not None:
+        print(result)
+    return 0
+
+
+def _run(name: str, arguments: list[str]) -> str | None:
+    """Import the command and run it; whatever it prints on the way goes to stderr."""
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}; {nearest(name, COMMANDS)}")
+    module, _, function = COMMANDS[name].target.partition(":")
+    with contextlib.redirect_stdout(sys.stderr):
+        command: Callable[[list[str]], str | None] = getattr(importlib.import_module(module), function)
+        return command(arguments)
+
+
+def _explain(error: Exception) -> str | None:
+    """What the user can do about an error; None where it is a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else None
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("dppmask"):
+        return f"this command needs the package {error.name}; pip install 'dppmask[train]' brings it"
+    return None
+
+
+def _fail(program: str, message: str, code: int) -> int:
+    """One line on stderr, after the traceback where somebody asked for it."""
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dppmask COMMAND [--option VALUE …] [--config RECIPE …]",
+            "",
+            "Masked image modelling with determinantal point processes.",
+            "",
+            *lines,
+            "",
+            "dppmask COMMAND --help     the options of a command",
+            "dppmask --version          the version",
+            f"{DEBUG}=1            shows where an error came from",
+        ]
+    )

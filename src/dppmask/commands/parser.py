@@ -1,0 +1,196 @@
+"""Options of a command from the signature of a Python function, its classes, and layered YAML files."""
+
+import argparse
+import importlib
+import inspect
+import itertools
+import os
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from dppmask import specs
+from dppmask.commands.messages import one_line
+from dppmask.commands.recipes import find_recipe
+from dppmask.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class ClassOption:
+    """An option whose value is a class with arguments.
+
+    Attributes:
+        package: Where our own classes live; all its modules are imported, so that short names are known.
+        base: "module:Class" that every choice derives from.
+        help: One line.
+        given: Constructor arguments that the program supplies itself.
+    """
+
+    package: str
+    base: str
+    help: str
+    given: frozenset[str] = frozenset()
+
+    def load(self) -> type:
+        """The base class, once every choice has been imported."""
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
+        module_name, _, name = self.base.partition(":")
+        return getattr(importlib.import_module(module_name), name)
+
+
+# A parameter of one of these names is a class option, in whichever command it stands.
+CLASS_OPTIONS = {
+    "data": ClassOption("dppmask.data", "dppmask.data.base:ImageSource", "the images"),
+    "method": ClassOption(
+        "dppmask.models", "dppmask.models.base:MaskedImageModel", "what is learned", frozenset({"encoder"})
+    ),
+    "mask": ClassOption("dppmask.masks", "dppmask.masks.base:MaskStrategy", "who is hidden"),
+    "protocol": ClassOption("dppmask.evaluation", "dppmask.evaluation.base:Protocol", "how it is scored"),
+}
+
+
+class OptionParser:
+    """Reads the keyword arguments of a function from a command line.
+
+    Every keyword parameter becomes an option of the same name; those named in ``CLASS_OPTIONS`` take a class
+    by short name or full path (``--mask DPPMask --mask.purge_ratio 0.3``), and several where the parameter is
+    a list (``--mask+ A --mask+ B``). Files given with ``--config`` are layered in order, and options on the
+    command line win over all of them.
+
+    Args:
+        program: What the help calls the command.
+        function: The function.
+        skip: Parameters that are no options.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        function: Callable[..., Any],
+        *,
+        skip: Collection[str] = (),
+    ) -> None:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # the user's own masks and methods, as under ``python -m``
+        parameters = inspect.signature(function).parameters
+        self.names = [name for name in parameters if name not in skip]
+        self.classes = {name: CLASS_OPTIONS[name].load() for name in self.names if name in CLASS_OPTIONS}
+        hints = typing.get_type_hints(function)
+        self.switches = {name for name in self.names if hints.get(name) is bool}
+        self.lists = {name for name in self.names if typing.get_origin(hints.get(name)) in (list, Sequence)}
+        self._parser = ArgumentParser(
+            prog=program, description=inspect.getdoc(function), exit_on_error=False, allow_abbrev=False
+        )
+        self._parser.add_argument(
+            "--config", action=ActionConfigFile, help="a YAML file or the name of a recipe; may be repeated"
+        )
+        for name in self.classes:
+            self._add_class(name, parameters[name].default)
+        self._parser.add_function_arguments(
+            function, as_positional=False, skip={*skip, *self.classes}, fail_untyped=False
+        )
+
+    def parse(self, arguments: list[str]) -> dict[str, Any]:
+        """What differs from the function's defaults; classes as ``class_path`` and ``init_args``.
+
+        Raises:
+            UserError: If an option, a value or a file is wrong.
+        """
+        defaults = self._parser.get_defaults()
+        try:
+            parsed = self._parser.parse_args(self._arrange(arguments))
+        except argparse.ArgumentError as error:
+            raise UserError(one_line(str(error), options=self.names, classes=self.classes)) from error
+        return {name: _plain(parsed[name]) for name in self.names if not _equal(parsed[name], defaults[name])}
+
+    def _add_class(self, name: str, default: Any) -> None:
+        option, base = CLASS_OPTIONS[name], self.classes[name]
+        if name in self.lists:
+            self._parser.add_argument(f"--{name}", type=list[base], required=True, help=option.help)  # type: ignore[valid-type]
+            return
+        required = default is inspect.Parameter.empty
+        self._parser.add_subclass_arguments(
+            base,
+            name,
+            required=required,
+            skip=set(option.given),
+            help=option.help,
+            **({} if required else {"default": specs.describe(default)}),
+        )
+
+    def _arrange(self, arguments: list[str]) -> list[str]:
+        """Files first, found by name, so that the command line wins."""
+        configs: list[str] = []
+        options: list[str] = []
+        rest = iter(arguments)
+        for argument in rest:
+            if argument.partition("=")[0] != "--config":
+                options.append(argument)
+                continue
+            name = argument.partition("=")[2] or next(rest, "")
+            configs += ["--config", self._check_file(name)]
+        return [*configs, *self._expand(options)]
+
+    def _expand(self, options: list[str]) -> Iterator[str]:
+        """A bare switch means true, and one value of a list is added to it."""
+        for option, following in itertools.pairwise([*options, "--"]):
+            name = option.removeprefix("--")
+            adds = name in self.lists and not following.startswith("[")
+            yield f"{option}+" if adds else option
+            if name in self.switches and following.startswith("--"):
+                yield "true"
+
+    def _check_file(self, name: str) -> str:
+        """The path of a file or recipe whose keys are options of this command."""
+        if not name or name.startswith("--"):
+            raise UserError("--config needs a value: a YAML file or the name of a recipe")
+        path = find_recipe(name)
+        try:
+            content = yaml.safe_load(path.read_text())
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            raise UserError(f"--config {name} is no valid YAML: line {line}: {error.problem}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {name} is no YAML file: {error}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"--config {name} must hold options, one 'name: value' a line")
+        for key in content:
+            if key not in self.names:
+                raise UserError(f"--config {name}: unknown option {key}; {nearest(str(key), self.names)}")
+        return str(path)
+
+
+def build_class(option: str, spec: Any) -> Any:
+    """The object that a class option describes.
+
+    Raises:
+        UserError: If a constructor refuses its arguments.
+    """
+    try:
+        return specs.build(spec)
+    except ValueError as error:
+        raise UserError(f"--{option}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Namespaces to dicts, through lists."""
+    if isinstance(value, Namespace):
+        return value.as_dict()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Whether an option is at its default, which may be a tuple where YAML has a list."""
+    return value == default or (
+        isinstance(default, tuple) and isinstance(value, list) and tuple(value) == default
+    )

@@ -1,0 +1,15 @@
+"""``dppmask pretrain``: from images to a run folder."""
+
+import sys
+
+from dppmask.commands.parser import OptionParser
+from dppmask.training.run import pretrain
+
+
+def main(arguments: list[str]) -> str:
+    """Train; the run folder goes to stdout."""
+    options = OptionParser("dppmask pretrain", pretrain, skip={"callbacks"}).parse(arguments)
+    result = pretrain(**options)
+    if not result.finished:
+        print(f"stopped early; dppmask pretrain --run {result.path} --resume goes on", file=sys.stderr)
+    return str(result.path)

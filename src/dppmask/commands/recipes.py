@@ -1,0 +1,51 @@
+"""``dppmask recipes``: the shipped YAML files, and how ``--config`` finds one by name."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from dppmask.errors import UserError, nearest
+
+
+def main(arguments: list[str]) -> str:
+    """List every recipe with its first line, or print the one that is named."""
+    if arguments in (["--help"], ["-h"]):
+        return (
+            "usage: dppmask recipes [NAME]\n\nLists the shipped recipes, or prints one, as --config finds it."
+        )
+    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
+        raise UserError(f"expected the name of one recipe or nothing, got {' '.join(arguments)!r}")
+    if arguments:
+        return find_recipe(arguments[0]).read_text().rstrip()
+    recipes = shipped_recipes()
+    width = max(map(len, recipes)) + 2
+    return "\n".join(f"{name:<{width}}{headline(path)}" for name, path in recipes.items())
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Every recipe of the package: "methods/mae" → its file."""
+    root = Path(str(files("dppmask"))) / "recipes"
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file that ``--config NAME`` means: a path, or a shipped recipe with or without its folder.
+
+    Raises:
+        UserError: If there is no such file or recipe, or two recipes share the name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    recipes = shipped_recipes()
+    wanted = name.removesuffix(".yaml").removeprefix("recipes/")
+    found = [full for full in recipes if wanted in (full, full.rpartition("/")[2])]
+    if len(found) == 1:
+        return recipes[found[0]]
+    if found:
+        raise UserError(f"--config {name} may mean {' or '.join(found)}; write the folder too")
+    known = [*recipes, *(full.rpartition("/")[2] for full in recipes)]
+    raise UserError(f"--config {name} is neither a file nor a shipped recipe; {nearest(name, known)}")
+
+
+def headline(path: Path) -> str:
+    """What a recipe says about itself in its first line."""
+    return path.read_text().partition("\n")[0].removeprefix("#").strip().partition(" — ")[2]
