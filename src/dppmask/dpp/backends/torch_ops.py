@@ -1,0 +1,106 @@
+"""The batched loops in plain torch operations: one batch dimension, no checks, no waiting for the device."""
+
+import torch
+from torch import Tensor
+
+
+def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Largest pivot first, ``k`` steps of it.
+
+    Args:
+        L: ``[B, N, N]``.
+        k: Number of steps.
+        tolerance: ``[B]``; what follows the first pivot at or below it has no meaning.
+        first: int64 ``[B]``, the first pivot, or None for the largest.
+
+    Returns:
+        Pivots int64 ``[B, k]``, all different up to the tolerance, and their values d² ``[B, k]``.
+    """
+    B, N, _ = L.shape
+    rows = L.reshape(B * N, N)
+    offset = torch.arange(0, B * N, N, device=L.device)  # [B]
+    smallest = tolerance[:, None].clamp(min=torch.finfo(L.dtype).tiny)
+    factor = L.new_zeros(B, k, N)
+    residual = L.diagonal(dim1=1, dim2=2).clone()  # [B, N], d² of every item
+    items = L.new_zeros(B, k, dtype=torch.int64)
+    gains = L.new_zeros(B, k)
+    for step in range(k):
+        if step == 0 and first is not None:
+            item = first[:, None]
+            gain = residual.gather(1, item)
+        else:
+            gain, item = residual.max(1, keepdim=True)  # [B, 1]
+        items[:, step : step + 1] = item
+        gains[:, step : step + 1] = gain
+        row = rows.index_select(0, item[:, 0] + offset)[:, None]  # [B, 1, N]
+        if step > 0:
+            past = factor[:, :step]
+            weights = past.gather(2, item[:, :, None].expand(-1, step, -1))  # [B, step, 1]
+            row = torch.baddbmm(row, weights.mT, past, alpha=-1)
+        row = row[:, 0] * gain.maximum(smallest).rsqrt()
+        factor[:, step] = row
+        residual.addcmul_(row, row, value=-1).scatter_(1, item, -torch.inf)
+    return items, gains
+
+
+def eigenvector_chances(inclusion: Tensor, noise: Tensor, size: Tensor) -> Tensor:
+    """The chance of each eigenvector given what became of the later ones; chosen = ``noise < chance``.
+
+    Exactly ``size`` are chosen, as long as so many have a chance at all.
+
+    Args:
+        inclusion: ``[B, N, k]``; entry ``[b, n, j]`` is the chance of eigenvector n when j + 1 are still
+            wanted from the first n + 1.
+        noise: ``[B, N]``, uniform in [0, 1).
+        size: int64 ``[B]``, at most k.
+
+    Returns:
+        ``[B, N]`` in [0, 1].
+    """
+    B, N, _ = inclusion.shape
+    never = inclusion.new_zeros(B, N, 1)
+    table = torch.cat([never, inclusion], dim=2)  # [B, N, k + 1]: degree 0 wants nothing more
+    wanted = size[:, None]  # [B, 1]
+    chance = torch.empty_like(noise)
+    for n in range(N - 1, -1, -1):
+        chance[:, n : n + 1] = table[:, n].gather(1, wanted)
+        wanted = wanted - (noise[:, n : n + 1] < chance[:, n : n + 1]).long()
+    return chance
+
+
+def sample_projection(vectors: Tensor, size: Tensor, noise: Tensor) -> Tensor:
+    """Sample the projection DPP spanned by orthonormal columns, by the chain rule.
+
+    An item's chance is its squared distance from the span of the items chosen before. That span is kept as an
+    orthonormal basis, each new row orthogonalised twice, so errors do not grow with the number of items.
+
+    Args:
+        vectors: ``[B, N, R]``; columns at and after ``size`` are zero.
+        size: int64 ``[B]``.
+        noise: ``[B, R]``, uniform in [0, 1).
+
+    Returns:
+        bool ``[B, N]`` with ``size`` items per row.
+
+    Source: Kulesza and Taskar (2012), Algorithm 1; Gillenwater (2014), Algorithm 2.
+    """
+    B, N, R = vectors.shape
+    tiny = torch.finfo(vectors.dtype).tiny
+    below_one = 1 - torch.finfo(vectors.dtype).eps
+    basis = vectors.new_zeros(B, R, R)  # rows are orthonormal
+    remaining = vectors.square().sum(2)  # [B, N], squared distances
+    chosen = torch.zeros(B, N, dtype=torch.bool, device=vectors.device)
+    for step in range(R):
+        cumulative = remaining.cumsum(1)
+        target = noise[:, step, None] * below_one * cumulative[:, -1:]
+        item = torch.searchsorted(cumulative, target, right=True).clamp(max=N - 1)  # [B, 1]
+        chosen |= torch.zeros_like(chosen).scatter_(1, item, (step < size)[:, None])
+        row = vectors.gather(1, item[:, :, None].expand(-1, -1, R))  # [B, 1, R]
+        past = basis[:, :step]
+        for _ in range(2):
+            row = row - (row @ past.mT) @ past
+        row = row / torch.linalg.vector_norm(row, dim=2, keepdim=True).clamp(min=tiny)
+        basis[:, step] = row[:, 0]
+        projection = (vectors @ row.mT)[:, :, 0]  # [B, N]
+        remaining = (remaining - projection.square()).clamp(min=0).scatter(1, item, 0)
+    return chosen

@@ -1,0 +1,52 @@
+"""What the functions of this folder ask of their input, and the precision they work in."""
+
+import torch
+from torch import Tensor
+
+
+def can_look_at(x: Tensor) -> bool:
+    """Whether reading values costs neither a wait for a device nor a graph break."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def as_real(x: Tensor, name: str) -> Tensor:
+    """``x`` in float32 or float64; half precision is promoted to float32.
+
+    Raises:
+        TypeError: If ``x`` is not a floating-point tensor.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def as_kernel(L: Tensor) -> Tensor:
+    """A likelihood kernel ``[..., N, N]`` in float32 or float64.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If it is not square, or (looked at on the CPU only) not finite.
+    """
+    if L.ndim < 2 or L.shape[-1] != L.shape[-2] or L.shape[-1] == 0:
+        raise ValueError(f"L must have shape [..., N, N] with N >= 1, got {list(L.shape)}")
+    L = as_real(L, "L")
+    check_finite(L, "L")
+    return L
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Raise ``ValueError`` for NaN or infinite entries; looks on the CPU only."""
+    # a finite sum proves finite entries and costs a tenth of looking at each of them
+    if can_look_at(x) and not x.detach().sum().isfinite() and not x.isfinite().all():
+        raise ValueError(f"{name} must be finite, got {int((~x.isfinite()).sum())} NaN or infinite entries")
+
+
+def check_size(k: int, num_items: int) -> None:
+    """Raise ``ValueError`` unless ``k`` is in [0, N]."""
+    if not 0 <= k <= num_items:
+        raise ValueError(f"k must be in [0, {num_items}] for {num_items} items, got {k}")
+
+
+def no_autocast(x: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the precision of their operands."""
+    return torch.autocast(device_type=x.device.type, enabled=False)

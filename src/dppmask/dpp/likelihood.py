@@ -1,0 +1,141 @@
+"""Probabilities under a DPP or k-DPP: subsets, inclusion, size, and the normaliser in log space."""
+
+import torch
+from torch import Tensor
+
+from dppmask.dpp.checks import as_kernel, can_look_at, check_size, no_autocast
+from dppmask.dpp.spectrum import decompose
+
+
+def log_prob(L: Tensor, items: Tensor, *, k: int | None = None) -> Tensor:
+    """Log-probability of a subset under the DPP, or the k-DPP, of ``L``.
+
+    ``det L_S / det(L + I)``, or ``det L_S / e_k(λ)`` for ``|S| = k`` and 0 for other sizes. Worked out in
+    float64.
+
+    Args:
+        L: Likelihood kernel ``[..., N, N]``.
+        items: The subset: bool ``[..., N]``, or int64 ``[..., any]`` padded with -1. Its leading dimensions
+            broadcast with those of ``L``.
+        k: Size of the k-DPP; None = the DPP.
+
+    Returns:
+        ``[...]`` in the precision of ``L``; ``-inf`` where L_S is singular to rounding, or the size is not
+        ``k``.
+
+    Raises:
+        ValueError: If an item repeats or lies outside [-1, N - 1] (looked at on the CPU only), ``k`` is
+            outside [0, N], or the numerical rank of a kernel is below ``k``, so that there is no k-DPP.
+        TypeError: If ``items`` is neither bool nor int64.
+
+    Source: Kulesza and Taskar (2012), equations 15 and 187.
+    """
+    L = as_kernel(L)
+    N = L.shape[-1]
+    members = _members(items, N).to(L.device)
+    with no_autocast(L):
+        values, _ = decompose(L)
+        if k is None:
+            log_normaliser = values.log1p().sum(-1)
+        else:
+            check_size(k, N)
+            check_rank(values, k)
+            log_normaliser = log_esp(values.log(), k)[..., -1, -1]
+        log_det = _log_det(L, members)
+    result = log_det - log_normaliser
+    if k is not None:
+        result = torch.where(members.sum(-1) == k, result, -torch.inf)
+    return result.to(L.dtype)
+
+
+def marginal_kernel(L: Tensor) -> Tensor:
+    """``K = L (L + I)⁻¹``; K_ii is the chance that item i is in the sample, det K_S that all of S is.
+
+    Args:
+        L: Likelihood kernel ``[..., N, N]``.
+
+    Returns:
+        ``[..., N, N]``, symmetric with eigenvalues in [0, 1], in the precision of ``L``.
+    """
+    L = as_kernel(L)
+    with no_autocast(L):
+        values, vectors = decompose(L)
+        half = vectors * (values / (1 + values)).sqrt()[..., None, :]
+        K = half @ half.mT
+        return ((K + K.mT) / 2).to(L.dtype)
+
+
+def expected_size(L: Tensor) -> Tensor:
+    """Expected number of items of the DPP's sample, ``Σ λ / (1 + λ)``: ``[..., N, N]`` → ``[...]``."""
+    L = as_kernel(L)
+    values, _ = decompose(L)
+    return (values / (1 + values)).sum(-1).to(L.dtype)
+
+
+def log_esp(log_spectrum: Tensor, k: int) -> Tensor:
+    """Log elementary symmetric polynomials of every prefix of a spectrum.
+
+    Entry ``[..., n, j]`` is ``log e_j(λ_1, …, λ_n)``, and ``-inf`` where ``j > n``. Cost O(N k) per row.
+
+    Args:
+        log_spectrum: Log-eigenvalues ``[..., N]``; ``-inf`` marks a null direction.
+        k: Highest degree, from 0 to N.
+
+    Returns:
+        ``[..., N + 1, k + 1]``.
+
+    Raises:
+        ValueError: If ``k`` is outside [0, N].
+
+    Source: Kulesza and Taskar (2012), Algorithm 7, moved to log space.
+    """
+    *batch, N = log_spectrum.shape
+    check_size(k, N)
+    row = log_spectrum.new_full((*batch, k + 1), -torch.inf)
+    row[..., 0] = 0  # e_0 = 1
+    rows = [row]
+    for n in range(N):
+        with_item = row[..., :-1] + log_spectrum[..., n, None]  # subsets that contain item n
+        row = torch.cat([row[..., :1], torch.logaddexp(row[..., 1:], with_item)], dim=-1)
+        rows.append(row)
+    return torch.stack(rows, dim=-2)
+
+
+def check_rank(values: Tensor, k: int) -> None:
+    """Raise ``ValueError`` where fewer than ``k`` of the eigenvalues ``[..., N]`` are positive."""
+    rank = int((values > 0).sum(-1).min()) if values.numel() else k
+    if rank < k:
+        raise ValueError(f"k must not exceed the numerical rank of L, got k={k} and a kernel of rank {rank}")
+
+
+def _members(items: Tensor, N: int) -> Tensor:
+    """The subset as bool ``[..., N]``, from either form of a subset."""
+    if items.dtype == torch.bool:
+        if items.shape[-1:] != (N,):
+            raise ValueError(f"items must have shape [..., {N}] as a bool tensor, got {list(items.shape)}")
+        return items
+    if items.dtype != torch.int64:
+        raise TypeError(f"items must be bool or int64, got {items.dtype}")
+    if can_look_at(items) and items.numel() and not -1 <= int(items.min()) <= int(items.max()) < N:
+        raise ValueError(f"items must be in [-1, {N - 1}], got {int(items.min())} to {int(items.max())}")
+    count = items.new_zeros(*items.shape[:-1], N + 1)
+    count = count.scatter_add(-1, items + 1, torch.ones_like(items))[..., 1:]  # slot 0 takes the padding
+    if can_look_at(count) and (count > 1).any():
+        raise ValueError("items must all differ within a subset, got a repeated one")
+    return count > 0
+
+
+def _log_det(L: Tensor, members: Tensor) -> Tensor:
+    """``log det L_S`` in float64, by Cholesky of L_S rescaled to a unit diagonal; ``-inf`` where singular."""
+    smallest = L.shape[-1] * torch.finfo(L.dtype).eps
+    L = L.double()
+    diagonal = torch.where(members, L.diagonal(dim1=-2, dim2=-1), 1)  # [..., N]
+    positive = (diagonal > 0).all(-1)
+    root = torch.where(diagonal > 0, diagonal, 1).sqrt()
+    inside = members[..., :, None] & members[..., None, :]
+    scaled = torch.where(inside, L / root[..., :, None] / root[..., None, :], 0)
+    scaled = torch.diagonal_scatter(scaled, torch.ones_like(root), dim1=-2, dim2=-1)
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    pivots = factor.diagonal(dim1=-2, dim2=-1)
+    regular = positive & (info == 0) & (pivots.square() > smallest).all(-1)
+    return torch.where(regular, 2 * (pivots.log() + root.log()).sum(-1), -torch.inf)

@@ -1,0 +1,78 @@
+"""Eigenvalues and eigenvectors of a likelihood kernel, with rounding noise told apart from rank. Float64."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from dppmask.dpp.checks import can_look_at
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def decompose(L: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``λ ≥ 0`` and orthonormal eigenvectors of ``L``, in float64 and no particular order.
+
+    Directions that hold nothing but rounding noise get λ = 0 exactly. Noise is judged on the kernel rescaled
+    to a unit diagonal, where the entries of L are known to eps(dtype) each, so the verdict depends on the
+    scale of no item.
+
+    Args:
+        L: ``[..., N, N]``, float32 or float64.
+
+    Returns:
+        λ ``[..., N]`` and eigenvectors ``[..., N, N]`` in columns.
+
+    Raises:
+        ValueError: If ``L`` is clearly not positive semi-definite (looked at on the CPU only).
+    """
+    precision = torch.finfo(L.dtype).eps
+    L = L.double()
+    diagonal = L.diagonal(dim1=-2, dim2=-1).clamp(min=0)  # [..., N]
+    root = diagonal.sqrt()
+    inverse = torch.where(root > 0, 1 / root, 0)
+    values, vectors = _eigh(L * inverse[..., :, None] * inverse[..., None, :])
+    largest = values[..., -1:]
+    if can_look_at(values) and (values < -(precision**0.5) * largest).any():
+        raise ValueError(
+            "L must be positive semi-definite, got an eigenvalue of "
+            f"{float(values.min()):.3g} after rescaling to a unit diagonal"
+        )
+    noise = L.shape[-1] * torch.maximum(EPS * largest, torch.full_like(largest, precision))
+    values = torch.where(values > noise, values, 0)
+    if bool((diagonal == diagonal[..., :1]).all()):
+        return values * diagonal[..., :1], vectors
+    return _rescale(values, vectors, root)
+
+
+def _rescale(values: Tensor, vectors: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenpairs of ``diag(root) V diag(values) Vᵀ diag(root)``.
+
+    By singular values of its square root: they resolve ratios of eigenvalues to eps², so that items of very
+    different quality keep their law.
+    """
+    vectors, singular, _ = torch.linalg.svd(root[..., :, None] * vectors * values.sqrt()[..., None, :])
+    noise = values.shape[-1] * EPS * singular[..., :1]
+    return torch.where(singular > noise, singular, 0).square(), vectors
+
+
+def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
+    """``torch.linalg.eigh`` with the batch, not each matrix, spread over the CPU's threads.
+
+    LAPACK's own threads make matrices of a few hundred rows slower, many times so on a busy machine.
+    """
+    threads = torch.get_num_threads()
+    if S.device.type != "cpu" or S.ndim == 2 or threads == 1 or S.requires_grad:
+        return torch.linalg.eigh(S)
+
+    def solve(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        torch.set_num_threads(1)  # of this worker thread
+        return torch.linalg.eigh(chunk)
+
+    chunks = S.reshape(-1, *S.shape[-2:]).chunk(threads)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            values, vectors = zip(*pool.map(solve, chunks), strict=True)
+    finally:
+        torch.set_num_threads(threads)
+    return torch.cat(values).reshape(S.shape[:-1]), torch.cat(vectors).reshape(S.shape)
