@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dppmask.dpp.checks import can_look_at
+
 
 def num_masked_for(mask_ratio: float, num_patches: int) -> int:
     """How many of ``num_patches`` a ratio hides: ``round(mask_ratio * N)``, at least 1 and at most N - 1.
@@ -374,11 +376,6 @@ def check_counts(num_masked: int | Tensor, *, batch_size: int, num_patches: int)
         raise ValueError(
             f"num_masked must be in [0, {num_patches - 1}] for {num_patches} patches, got {low}…{high}"
         )
-
-
-def can_look_at(x: Tensor) -> bool:
-    """Whether reading values costs neither a wait for a device nor a graph break."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def draw_noise(context: MaskContext, generator: torch.Generator) -> Tensor:

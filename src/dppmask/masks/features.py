@@ -5,8 +5,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from dppmask.dpp.checks import can_look_at
 from dppmask.errors import nearest
-from dppmask.masks.base import MaskContext, MaskStrategy, can_look_at
+from dppmask.masks.base import MaskContext, MaskStrategy
 
 Source = Literal["tokens", "pixels", "teacher"]
 
