@@ -33,7 +33,8 @@ class ImageSource(Dataset[Sample]):
     """Indexed images. The constructor only stores; ``split`` opens a part.
 
     Attributes:
-        class_names: Names of the classes (single label) or labels (multi-label); None where images are unlabelled.
+        class_names: Names of the classes (single label) or labels (multi-label); None where images are
+            unlabelled.
         multi_label: Whether samples carry ``labels`` instead of ``label``.
     """
 
