@@ -90,12 +90,14 @@ class JsonMetrics(Callback):
 def keep_lines(path: Path, step: int) -> None:
     """Drop the lines behind ``step``, and a line that a killed process did not finish."""
     if path.exists():
-        lines = [line for line in read_metrics(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        lines = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
+        write_text(path, "".join(lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The finished lines of a ``metrics.jsonl``."""
+    """The finished lines of a ``metrics.jsonl``; none where there is no file yet."""
+    if not path.exists():
+        return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 

@@ -147,7 +147,7 @@ def pretrain(
         stop, average = StopOnSignal(), [Average(config["ema"])] if config["ema"] is not None else []
         trainer = build_trainer(config, run, [*average, *_callbacks(run, config, callbacks, stop)])
         module = _module(config, trainer, fresh=checkpoint is None)
-    with _run_folder(run, config):
+    with _run_folder(run, config), stop.listening():
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finished = trainer.global_step >= module.schedule.total_steps
         if finished:

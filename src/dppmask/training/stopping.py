@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,23 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.stopped = False
-        self._previous: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Wrap the whole training: gives back the handlers there were before, Lightning's own left aside."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            yield
+        finally:
+            if in_main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over from Lightning, whose handlers stop or save in the middle of a step."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may set handlers
-        signals = [signal.SIGTERM] + ([signal.SIGUSR1] if slurm_job() else [])
-        self._previous = {number: signal.signal(number, self._receive) for number in signals}
+        if in_main_thread():
+            for number in [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]:
+                signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -43,13 +53,8 @@ class StopOnSignal(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if any_rank(trainer, self.received is not None):
-            self.stopped = trainer.should_stop = True
+            trainer.should_stop = True
             log.info("told to stop: saving at step %d", trainer.global_step)
-
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
 
     def requeue(self) -> None:
         """Put the SLURM job back into the queue if SIGUSR1 asked for it."""
@@ -59,6 +64,11 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
+
+
+def in_main_thread() -> bool:
+    """Whether this thread may set signal handlers."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def slurm_job() -> str | None:
