@@ -48,7 +48,8 @@ class KDPPMask(FeatureMask):
             sampled = _sample_counts(L, noise, num_masked)
         else:
             sampled = _sample(L, noise, num_masked)
-        mask = Mask.from_scores(noise - sampled.to(noise.dtype), num_masked)  # samples lie below 0
+        order = exchange_bits(noise) - sampled.to(noise.dtype)  # samples lie below 0
+        mask = Mask.from_scores(order, num_masked)
         self._count_fallback((~mask.masked).sum(1) > sampled.sum(1))
         return mask
 
@@ -63,6 +64,15 @@ class KDPPMask(FeatureMask):
             )
         self.num_fallback += count
         self.last_fallback = fallback
+
+
+def exchange_bits(noise: Tensor) -> Tensor:
+    """Swap the upper and the lower 12 bits of noise on the 24-bit grid of float32.
+
+    Again uniform in [0, 1), and hardly dependent on what the upper bits have decided already: the sample.
+    """
+    upper = (noise * 2**12).floor()
+    return noise * 2**12 - upper + upper / 2**24
 
 
 def _sample_counts(L: Tensor, noise: Tensor, num_masked: Tensor) -> Tensor:

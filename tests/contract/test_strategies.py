@@ -1,0 +1,46 @@
+"""The contract suite over every strategy of the package; a new strategy joins by a line in ``STRATEGIES``."""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import dppmask.masks
+from dppmask.masks import Coarse, DPPMask, KDPPMask, MaskStrategy, RandomMask
+from strategy_contract import StrategyContract
+
+STRATEGIES = [
+    RandomMask(),
+    DPPMask(),
+    DPPMask(purge_ratio=0.0, source="pixels"),
+    DPPMask(purge_ratio=0.6, source="teacher", bandwidth=0.5),
+    KDPPMask(),
+    KDPPMask(source="pixels"),
+    Coarse(RandomMask(), cell=3),
+    Coarse(DPPMask(source="pixels"), cell=3),
+]
+
+
+@pytest.fixture(params=STRATEGIES, ids=lambda s: " ".join(repr(s).split()))
+def strategy(request):
+    return copy.deepcopy(request.param)
+
+
+class TestContract(StrategyContract):
+    """Every promise, for every strategy."""
+
+
+def test_every_strategy_is_listed():
+    modules = [
+        importlib.import_module(info.name)
+        for info in pkgutil.iter_modules(dppmask.masks.__path__, "dppmask.masks.")
+    ]
+    concrete = {
+        item
+        for module in modules
+        for _, item in inspect.getmembers(module, inspect.isclass)
+        if issubclass(item, MaskStrategy) and item.choose is not MaskStrategy.choose
+    }
+    assert {type(strategy) for strategy in STRATEGIES} == concrete
