@@ -1,0 +1,89 @@
+"""``dppmask features``: the embeddings of a source of images, written to a file others can read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+
+from dppmask.data.base import ImageSource, Split
+from dppmask.errors import UserError
+from dppmask.evaluation.base import Compute, Part, Precision
+from dppmask.evaluation.features import Features, Pooling, View, frozen_features
+from dppmask.evaluation.run import choose_device, open_subject
+from dppmask.models.encoder import Encoder
+from dppmask.training.files import replace_file
+
+SUFFIXES = (".npz", ".safetensors")
+
+
+def extract(
+    run: str | Path | Encoder,
+    data: ImageSource,
+    out: str | Path,
+    *,
+    split: Split = "train",
+    pooling: Pooling = "cls",
+    blocks: int = 1,
+    image_size: int | tuple[int, int] | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    num_workers: int = 0,
+    precision: Precision = "32",
+) -> Path:
+    """Write the embedding of every image of a part, in index order.
+
+    The file holds ``features`` float32 ``[n, D]``, ``sample_ids`` int64 ``[n]``, ``labels`` where there are
+    any, and ``names``: the file of each image, or its index. In a ``.safetensors`` file the names are a JSON
+    list in the metadata.
+
+    Args:
+        run: See :func:`~dppmask.evaluation.run.evaluate`.
+        data: The images.
+        out: Where to: ``*.npz`` or ``*.safetensors``.
+        split: Which part; an unlabelled folder is all "train" unless some was held out.
+        pooling: See :class:`~dppmask.evaluation.features.View`.
+        blocks: See :class:`~dppmask.evaluation.features.View`.
+        image_size: See :func:`~dppmask.evaluation.run.evaluate`.
+        device: See :func:`~dppmask.evaluation.run.evaluate`.
+        batch_size: Images per forward pass.
+        num_workers: Processes that load images.
+        precision: "32", or "bf16" for autocast.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: If the encoder cannot be loaded or read that way, or the file has another ending.
+    """
+    out = Path(out)
+    if out.suffix not in SUFFIXES:
+        raise UserError(f"out must end with {' or '.join(SUFFIXES)}, got {out.name!r}")
+    compute = Compute(choose_device(device, run), batch_size, num_workers, precision)
+    subject = open_subject(run, compute, image_size=image_size)
+    part = Part.open(data, split)
+    features = frozen_features(
+        subject.require_encoder("features"), part, View(pooling, blocks), subject.compute
+    )
+    write_features(out, features, image_names(part.images, features))
+    return out
+
+
+def image_names(images: ImageSource, features: Features) -> list[str]:
+    """The file of each image, where the source has ``paths``, else its index."""
+    paths = getattr(images, "paths", None)
+    return [str(paths[i] if paths else i) for i in features.sample_ids.tolist()]
+
+
+def write_features(out: Path, features: Features, names: list[str]) -> None:
+    """Write ``.npz`` or ``.safetensors``, by the ending of ``out``."""
+    tensors = {"features": features.values, "sample_ids": features.sample_ids}
+    if features.labels is not None:
+        tensors["labels"] = features.labels
+    with replace_file(out) as handle:
+        if out.suffix == ".npz":
+            np.savez(
+                handle, names=np.array(names), **{name: value.numpy() for name, value in tensors.items()}
+            )
+        else:
+            handle.write(safetensors.torch.save(tensors, metadata={"names": json.dumps(names)}))

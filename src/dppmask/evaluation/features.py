@@ -1,0 +1,215 @@
+"""Frozen features: one vector per image, extracted once and kept on disk."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dppmask import specs
+from dppmask.data.base import ImageSource
+from dppmask.data.module import Batch, eval_batches
+from dppmask.data.transforms import EvalTransform
+from dppmask.errors import UserError
+from dppmask.evaluation.base import Compute, Part
+from dppmask.evaluation.progress import reported
+from dppmask.masks.base import Tokens
+from dppmask.models.encoder import Encoder
+from dppmask.training.files import replace_file
+
+log = logging.getLogger(__name__)
+
+Pooling = Literal["cls", "mean", "cls_mean"]
+
+
+@dataclass(frozen=True)
+class View:
+    """How an image becomes one vector.
+
+    Attributes:
+        pooling: "cls" = the class token, "mean" = the mean of the patch tokens, "cls_mean" = both, side by
+            side. All are read behind the final norm.
+        blocks: How many of the last blocks contribute, side by side.
+
+    Raises:
+        UserError: If an attribute is outside its range.
+    """
+
+    pooling: Pooling = "cls"
+    blocks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise UserError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}")
+        if self.blocks < 1:
+            raise UserError(f"blocks must be at least 1, got {self.blocks}")
+
+    def check(self, encoder: Encoder) -> None:
+        """Raise UserError if the encoder cannot be read this way."""
+        if self.pooling != "mean" and not encoder.num_prefix:
+            raise UserError(
+                f"pooling {self.pooling!r} needs a class token, which {encoder.backbone_name} lacks; "
+                "use 'mean'"
+            )
+        if self.blocks > encoder.depth:
+            raise UserError(
+                f"blocks must be at most the depth of the encoder, {encoder.depth}, got {self.blocks}"
+            )
+
+    def width(self, encoder: Encoder) -> int:
+        """D, the length of a vector."""
+        return encoder.embed_dim * self.blocks * (2 if self.pooling == "cls_mean" else 1)
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """One vector per image, float32 ``[B, D]`` (twice as long for "cls_mean")."""
+        parts = []
+        if self.pooling != "mean":
+            parts.append(tokens.prefix[:, 0])
+        if self.pooling != "cls":
+            parts.append(tokens.patches.mean(dim=1))
+        return torch.cat(parts, dim=1).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of one part of a source, in index order.
+
+    Attributes:
+        values: float32 ``[n, D]``.
+        sample_ids: int64 ``[n]``.
+        labels: Class index int64 ``[n]``, labels bool ``[n, L]``, or None.
+    """
+
+    values: Tensor
+    sample_ids: Tensor
+    labels: Tensor | None = None
+
+    def require_labels(self) -> Tensor:
+        """The labels.
+
+        Raises:
+            UserError: If there are none.
+        """
+        if self.labels is None:
+            raise UserError("these images have no labels; sort them into one folder per class")
+        return self.labels
+
+
+@contextmanager
+def frozen(encoder: Encoder, compute: Compute) -> Iterator[None]:
+    """Run a block with the encoder in evaluation mode, without gradient, with ``compute``'s autocast."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        with torch.no_grad(), compute.autocast():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def part_batches(part: Part, encoder: Encoder, compute: Compute, title: str) -> Iterator[Batch]:
+    """All images of a part, once and in index order, as the encoder wants them; progress goes to stderr."""
+    batches = eval_batches(
+        part.images,
+        eval_transform_of(encoder),
+        batch_size=compute.batch_size,
+        num_workers=compute.num_workers,
+    )
+    return reported(batches, f"{title} of {part.split}", total=len(part.images), per_item=compute.batch_size)
+
+
+def eval_transform_of(encoder: Encoder) -> EvalTransform:
+    """The transform for testing at the size and with the normalisation of an encoder."""
+    height, width = encoder.image_size
+    return EvalTransform((height, width), mean=encoder.mean, std=encoder.std)
+
+
+def frozen_features(
+    encoder: Encoder, part: Part, view: View, compute: Compute, *, title: str = "features"
+) -> Features:
+    """The features of a part of a source, from the cache where it has them.
+
+    Raises:
+        UserError: If the encoder cannot be read that way.
+    """
+    view.check(encoder)
+    if compute.cache is None:
+        return _extract(encoder, part, view, compute, title)
+    path = compute.cache / f"{feature_key(encoder, part, view, compute)}.safetensors"
+    features = _load(path)
+    if features is None:
+        features = _extract(encoder, part, view, compute, title)
+        tensors = {name: value for name, value in vars(features).items() if value is not None}
+        with replace_file(path) as handle:
+            handle.write(safetensors.torch.save(tensors))
+    return features
+
+
+def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> str:
+    """A hash of everything the features depend on: weights, architecture, images, transform, versions."""
+    description = {
+        "encoder": encoder.arguments(),
+        "transform": specs.describe(eval_transform_of(encoder)),
+        "data": specs.describe(part.data),
+        "split": part.split,
+        "files": source_files(part.images),
+        "num_images": len(part.images),
+        "view": vars(view),
+        "device": torch.device(compute.device).type,
+        "precision": compute.precision,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")},
+    }
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
+    digest.update(weights_hash(encoder).encode())
+    return digest.hexdigest()
+
+
+def weights_hash(encoder: Encoder) -> str:
+    """A hash of all parameters and buffers, with names, shapes and types."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def source_files(part: ImageSource) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of each file of a source that has ``paths``; else nothing."""
+    paths = [Path(path) for path in getattr(part, "paths", [])]
+    stats = [path.stat() for path in paths]
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
+
+
+def _extract(encoder: Encoder, part: Part, view: View, compute: Compute, title: str) -> Features:
+    encoder = encoder.to(compute.device)
+    values, ids, labels = [], [], []
+    with frozen(encoder, compute):
+        for batch in part_batches(part, encoder, compute, title):
+            tokens = encoder.encode(batch.images.to(compute.device), blocks=view.blocks)
+            values.append(view.pool(tokens).cpu())
+            ids.append(batch.sample_ids)
+            labels.append(batch.labels)
+    known = [label for label in labels if label is not None]
+    return Features(torch.cat(values), torch.cat(ids), torch.cat(known) if known else None)
+
+
+def _load(path: Path) -> Features | None:
+    """Cached features; None where there are none, or a file that is none of ours (then reported)."""
+    if not path.exists():
+        return None
+    try:
+        tensors: dict[str, Any] = safetensors.torch.load_file(path)
+        return Features(**tensors)
+    except (SafetensorError, TypeError) as error:
+        log.warning("cannot read the cached features %s (%s); extracting them again", path, error)
+        return None

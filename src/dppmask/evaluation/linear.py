@@ -1,0 +1,243 @@
+"""MAE's linear probe: LARS on a batch-normalised head, images augmented anew in every epoch."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dppmask.data.base import ImageSource
+from dppmask.data.module import Batch, TrainLoader
+from dppmask.data.transforms import TrainTransform
+from dppmask.errors import UserError
+from dppmask.evaluation.base import Compute, Part, Protocol, Result, Subject
+from dppmask.evaluation.baselines import (
+    BASELINES,
+    CHANCE,
+    RANDOM_ENCODER,
+    RAW_PIXELS,
+    chance_accuracy,
+    check_baselines,
+    one_hot,
+    pixel_votes,
+    random_encoder,
+)
+from dppmask.evaluation.features import Pooling, View, frozen, frozen_features
+from dppmask.evaluation.lars import LARS
+from dppmask.evaluation.metrics import classification_metrics, errors, values
+from dppmask.evaluation.progress import reported
+from dppmask.models.encoder import Encoder
+from dppmask.rng import seeded
+from dppmask.training.schedule import scaled_learning_rate, warmup_cosine
+
+_HEAD_WEIGHTS = 11  # keeps the stream of the head's first weights apart from others of the same seed
+
+
+class Linear(Protocol):
+    """The linear probe of MAE: frozen encoder, batch normalisation without affine part, linear layer, LARS.
+
+    The learning rate is ``base_lr · batch_size / 256`` after a linear warm-up, then half a cosine to 0, set
+    at every step. Training images are cropped at random and flipped. The accuracy reported is that of the
+    last epoch on the validation part, which is looked at once; MAE's own script reports the best epoch.
+
+    LARS moves the weights by a small share of their length per step, so a short training hardly moves them:
+    below some ten thousand images use :class:`~dppmask.evaluation.linear_fast.LinearFast`, or a larger
+    ``base_lr``.
+
+    Args:
+        epochs: Length of the training; MAE: 90.
+        warmup_epochs: Of these, with a rising learning rate.
+        batch_size: Images per update of the head; MAE: 16384.
+        base_lr: Learning rate for 256 images per update.
+        min_scale: Smallest area of a random crop, as a share of the image.
+        pooling: See :class:`~dppmask.evaluation.features.View`.
+        blocks: See :class:`~dppmask.evaluation.features.View`.
+        baselines: Which of "chance", "raw_pixels" (a k-NN), "random_encoder" to report beside; the last one
+            trains a second head.
+
+    Raises:
+        UserError: If an argument is outside its range.
+
+    Source: He et al. (2022), *Masked Autoencoders Are Scalable Vision Learners*, appendix A.1.
+    """
+
+    def __init__(
+        self,
+        epochs: int = 90,
+        warmup_epochs: int = 10,
+        batch_size: int = 256,
+        base_lr: float = 0.1,
+        min_scale: float = 0.08,
+        pooling: Pooling = "cls",
+        blocks: int = 1,
+        baselines: Sequence[str] = BASELINES,
+    ) -> None:
+        if not 0 <= warmup_epochs < epochs:
+            raise UserError(f"warmup_epochs must be in [0, epochs), got {warmup_epochs} of {epochs}")
+        if batch_size < 2:
+            raise UserError(f"batch_size must be at least 2 for batch normalisation, got {batch_size}")
+        if base_lr <= 0.0:
+            raise UserError(f"base_lr must be positive, got {base_lr}; MAE uses 0.1")
+        if not 0.0 < min_scale <= 1.0:
+            raise UserError(f"min_scale must be in (0, 1], got {min_scale}; MAE uses 0.08")
+        check_baselines(baselines)
+        self.epochs = epochs
+        self.warmup_epochs = warmup_epochs
+        self.batch_size = batch_size
+        self.base_lr = base_lr
+        self.min_scale = min_scale
+        self.pooling = pooling
+        self.blocks = blocks
+        self.view = View(pooling, blocks)
+        self.baselines = tuple(baselines)
+
+    def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
+        """See :meth:`~dppmask.evaluation.base.Protocol.run`.
+
+        The seed decides the first weights, the order and augmentation of the images, and the random encoder.
+        """
+        encoder, compute = subject.require_encoder(self.name), subject.compute
+        train_part, val_part = Part.open(data, "train"), Part.open(data, "val")
+        num_classes = len(train_part.require_single_label(self.name, instead="LinearFast"))
+        train_labels = frozen_features(encoder, train_part, self.view, compute).require_labels()
+        val = frozen_features(encoder, val_part, self.view, compute)
+        val_labels = val.require_labels()
+
+        def score(scores: Tensor) -> dict[str, tuple[float, float]]:
+            return classification_metrics(scores, val_labels)
+
+        def fresh_scores() -> Tensor:
+            fresh = random_encoder(encoder, seed=seed)
+            head, _ = self.train_head(
+                fresh, train_part, compute, num_classes, seed=seed, title="random encoder"
+            )
+            return scores_of(head, frozen_features(fresh, val_part, self.view, compute).values)
+
+        head, epochs = self.train_head(encoder, train_part, compute, num_classes, seed=seed)
+        found = score(scores_of(head, val.values))
+        targets = one_hot(train_labels, num_classes)
+        beside: dict[str, Callable[[], dict[str, float]]] = {
+            CHANCE: lambda: dict.fromkeys(found, chance_accuracy(train_labels, val_labels)),
+            RAW_PIXELS: lambda: values(score(pixel_votes(train_part, val_part, encoder, compute, targets))),
+            RANDOM_ENCODER: lambda: values(score(fresh_scores())),
+        }
+        return Result(
+            self.name,
+            values(found),
+            standard_errors=errors(found),
+            baselines={name: beside[name]() for name in self.baselines},
+            tables={"epochs": epochs},
+        )
+
+    def train_head(
+        self,
+        encoder: Encoder,
+        part: Part,
+        compute: Compute,
+        num_classes: int,
+        *,
+        seed: int,
+        title: str = "linear probe",
+    ) -> tuple[nn.Sequential, list[dict[str, float]]]:
+        """The trained head, and a row per epoch: mean loss, and the learning rate of its last step.
+
+        Raises:
+            UserError: If the part has fewer images than one batch.
+        """
+        steps_per_epoch = len(part.images) // self.batch_size
+        if steps_per_epoch == 0:
+            raise UserError(
+                f"batch_size must be at most the number of training images, {len(part.images)}, "
+                f"got {self.batch_size}"
+            )
+        with seeded(seed, _HEAD_WEIGHTS):
+            head = linear_head(self.view.width(encoder), num_classes).to(compute.device)
+        lengths = {
+            "warmup_steps": self.warmup_epochs * steps_per_epoch,
+            "total_steps": self.epochs * steps_per_epoch,
+        }
+        peak = scaled_learning_rate(self.base_lr, self.batch_size)
+        optimizer = LARS(head.parameters(), lr=peak)
+        losses: list[Tensor] = []
+        rows: list[dict[str, float]] = []
+        for step, (features, labels) in enumerate(
+            self._steps(encoder, part, compute, seed=seed, title=title)
+        ):
+            lr = peak * warmup_cosine(step, **lengths)
+            losses.append(update(head, optimizer, features, labels, lr=lr))
+            if (step + 1) % steps_per_epoch == 0:
+                rows.append({"epoch": len(rows), "loss": torch.stack(losses).mean().item(), "lr": lr})
+                losses = []
+        return head.eval(), rows
+
+    def _steps(
+        self, encoder: Encoder, part: Part, compute: Compute, *, seed: int, title: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features ``[batch_size, D]`` and labels of every update; images are encoded in smaller pieces."""
+        encoder = encoder.to(compute.device)
+        piece = largest_divisor(self.batch_size, compute.batch_size)
+        pieces = self.batch_size // piece
+        height, width = encoder.image_size
+        loader = TrainLoader(
+            part.images,
+            TrainTransform((height, width), scale=(self.min_scale, 1.0), mean=encoder.mean, std=encoder.std),
+            batch_size=piece,
+            accumulate=pieces,
+            seed=seed,
+            num_workers=compute.num_workers,
+        )
+        total = len(loader) * piece * self.epochs
+        features: list[Tensor] = []
+        labels: list[Tensor] = []
+        for batch in reported(_epochs(loader, self.epochs), title, total=total, per_item=piece):
+            with frozen(encoder, compute):
+                tokens = encoder.encode(batch.images.to(compute.device), blocks=self.blocks)
+                features.append(self.view.pool(tokens))
+            assert batch.labels is not None  # classes were asked for before
+            labels.append(batch.labels.to(compute.device))
+            if len(features) == pieces:
+                yield torch.cat(features), torch.cat(labels)
+                features, labels = [], []
+
+
+def linear_head(width: int, num_classes: int) -> nn.Sequential:
+    """Batch normalisation without affine part and a linear layer, as MAE initialises it."""
+    linear = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), linear)
+
+
+def update(
+    head: nn.Sequential, optimizer: Optimizer, features: Tensor, labels: Tensor, *, lr: float
+) -> Tensor:
+    """One optimiser step at this learning rate; returns the cross-entropy before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss = F.cross_entropy(head(features), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def scores_of(head: nn.Sequential, features: Tensor) -> Tensor:
+    """Scores ``[n, C]`` of a trained head, on the CPU."""
+    return head.cpu()(features)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of ``number`` that is at most ``most``.
+
+    >>> largest_divisor(16384, 100)
+    64
+    """
+    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
+
+
+def _epochs(loader: TrainLoader, count: int) -> Iterator[Batch]:
+    for epoch in range(count):
+        loader.set_epoch(epoch)
+        yield from loader

@@ -1,0 +1,374 @@
+"""What masks do to images before any training: objects lost, diversity, spread, overlap, cost."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from dppmask import specs
+from dppmask.data.base import ImageSource, Split
+from dppmask.data.module import eval_batches
+from dppmask.data.transforms import EvalTransform
+from dppmask.errors import UserError
+from dppmask.evaluation import mask_measures as measures
+from dppmask.evaluation.base import Part, Protocol, Result, Subject
+from dppmask.evaluation.features import eval_transform_of, frozen
+from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches, ratio
+from dppmask.evaluation.progress import reported
+from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, Tokens, num_masked_for
+from dppmask.masks.features import Source, read_features
+from dppmask.models.encoder import Encoder
+from dppmask.rng import fold_in
+
+NO_OBJECTS = (
+    "objects: this source does not say where objects are, so visible_share and objects_lost are left out"
+)
+
+
+class MaskStatistics(Protocol):
+    """Compare mask strategies on the same images and the same noise, with standard errors over images.
+
+    Statistics, each under ``strategy/statistic``:
+
+    - ``visible_share``: mean share of an object's pixels on visible patches. - ``objects_lost``: share of
+    objects of which less than 5 % is visible. - ``greedy_picks``: visible patches picked for their gain
+    (strategies with a purge ratio only). - ``log_det``: log-determinant of the Gaussian kernel on the visible
+    patches, the same kernel for all strategies. - ``spread``: mean distance between visible patches, 1 for
+    random masks. - ``overlap``: share of visible patches that a second mask of the same image shows as well.
+
+    :class:`~dppmask.masks.uniform.RandomMask` always takes part, and the table "statistics" holds every
+    strategy's difference to it, paired by image. Strategies that read a teacher get the encoder itself as
+    one.
+
+    Args:
+        masks: Strategies; None = RandomMask and DPPMask.
+        mask_ratio: Share of hidden patches.
+        num_masks: Masks per image, at least 2.
+        num_images: How many images at most; None = all.
+        split: Which part of the data.
+        kernel_source: What the kernel of ``log_det`` compares: "tokens", "pixels" or "teacher"; None =
+            tokens, or pixels where there is no encoder.
+        bandwidth: σ of that kernel.
+        image_size: Where there is no encoder: side of the images.
+        patch_size: Where there is no encoder: side of a patch.
+
+    Raises:
+        UserError: If an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        masks: Sequence[MaskStrategy] | None = None,
+        mask_ratio: float = 0.75,
+        num_masks: int = 2,
+        num_images: int | None = None,
+        split: Split = "val",
+        kernel_source: Source | None = None,
+        bandwidth: float = 1.0,
+        image_size: int = 224,
+        patch_size: int = 16,
+    ) -> None:
+        if num_masks < 2:
+            raise UserError(f"num_masks must be at least 2 to compare masks of one image, got {num_masks}")
+        if num_images is not None and num_images < 2:
+            raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
+        if image_size % patch_size:
+            raise UserError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}")
+        self.masks = None if masks is None else tuple(masks)
+        self.mask_ratio = mask_ratio
+        self.num_masks = num_masks
+        self.num_images = num_images
+        self.split: Split = split
+        self.kernel_source = kernel_source
+        self.bandwidth = bandwidth
+        self.image_size = image_size
+        self.patch_size = patch_size
+
+    def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
+        """See :meth:`~dppmask.evaluation.base.Protocol.run`; the seed is that of the masks."""
+        part = self._part(data)
+        strategies = self._strategies(subject)
+        tallies = {label: Tally() for label in strategies}
+        needs = frozenset().union(*(strategy.needs for strategy in strategies.values()))
+        for index, batch in enumerate(self._batches(part, subject, needs)):
+            num_masked = num_masked_for(self.mask_ratio, batch.context.num_patches)
+            for label, strategy in strategies.items():
+                masks = []
+                for number in range(self.num_masks):
+                    generator = fold_in(seed, index, number)  # the same for every strategy
+                    mask, milliseconds = timed(strategy, batch.context, num_masked, generator)
+                    masks.append(mask)
+                    tallies[label].milliseconds.append(milliseconds)
+                tallies[label].add(measure(strategy, masks, batch, bandwidth=self.bandwidth))
+        keep_share = 1.0 - num_masked / batch.context.num_patches
+        return summarise(strategies, tallies, keep_share=keep_share)
+
+    def _part(self, data: ImageSource) -> Part:
+        """The images to measure on."""
+        part = Part.open(data, self.split)
+        if len(part.images) < 2:
+            raise UserError(
+                f"{self.name} needs at least 2 images for a standard error, got {len(part.images)}"
+            )
+        return part
+
+    def _strategies(self, subject: Subject) -> dict[str, MaskStrategy]:
+        """By label, RandomMask first."""
+        default = DPPMask(source="tokens" if subject.encoder else "pixels")
+        masks = [default] if self.masks is None else [m for m in self.masks if not isinstance(m, RandomMask)]
+        masks = [RandomMask(), *masks]
+        strategies = {label_of(mask): mask.to(subject.compute.device) for mask in masks}
+        if len(strategies) < len(masks):
+            raise UserError(f"masks must all differ, got {', '.join(map(label_of, masks))}")
+        known = {"images", "tokens", "teacher", "attention"} if subject.encoder else {"images"}
+        for label, mask in strategies.items():
+            if missing := mask.needs - known:
+                raise UserError(
+                    f"{label} needs {', '.join(sorted(missing))}, which only an encoder gives; "
+                    "pass one, or use source 'pixels'"
+                )
+        return strategies
+
+    def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator["MeasuredBatch"]:
+        """Images with everything the strategies and the statistics read."""
+        compute, encoder = subject.compute, subject.encoder
+        view = PatchView.of(encoder) if encoder else PatchView.square(self.image_size, self.patch_size)
+        count = min(self.num_images or len(part.images), len(part.images))
+        images = Subset(part.images, range(count))
+        batches = eval_batches(
+            images,
+            view.transform,
+            batch_size=compute.batch_size,
+            num_workers=compute.num_workers,
+        )
+        knows_objects = images[0].objects is not None
+        position = 0
+        for batch in reported(batches, f"masks of {part.split}", total=count, per_item=compute.batch_size):
+            context = make_context(batch.images.to(compute.device), view, subject, needs)
+            features = read_features(context, self.kernel_source or ("tokens" if encoder else "pixels"))
+            rows = range(position, position + len(batch.images))
+            stored = [images[row].objects for row in rows] if knows_objects else [None]
+            yield MeasuredBatch(context, view.grid, features, view.locate(stored))
+            position = rows.stop
+
+
+@dataclass(frozen=True, eq=False)
+class PatchView:
+    """How stored images become images of patches.
+
+    Attributes:
+        transform: From a stored image to the encoder's input.
+        grid: (rows, columns) of patches.
+    """
+
+    transform: EvalTransform
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> "PatchView":
+        """As an encoder does it."""
+        return cls(eval_transform_of(encoder), encoder.grid)
+
+    @classmethod
+    def square(cls, side: int, patch_size: int) -> "PatchView":
+        """Square images and patches."""
+        return cls(EvalTransform(side), (side // patch_size, side // patch_size))
+
+    def locate(self, stored: Sequence[Tensor | None]) -> PatchObjects | None:
+        """The objects of stored images on their patches; None if an image does not say where."""
+        known = [objects for objects in stored if objects is not None]
+        if len(known) < len(stored):
+            return None
+        return PatchObjects.join([pixels_on_patches(self.transform.geometry(o), self.grid) for o in known])
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredBatch:
+    """A batch of images.
+
+    Attributes:
+        context: What strategies read.
+        grid: (rows, columns) of patches.
+        features: ``[B, N, D]``, what the kernel of ``log_det`` compares.
+        objects: Where the objects are, or None where that is not known.
+    """
+
+    context: MaskContext
+    grid: tuple[int, int]
+    features: Tensor
+    objects: PatchObjects | None
+
+
+def make_context(
+    images: Tensor, view: PatchView, subject: Subject, needs: frozenset[str] = frozenset()
+) -> MaskContext:
+    """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher."""
+    encoder = subject.encoder
+    if encoder is None:
+        return MaskContext(images, view.grid)
+    encoder = encoder.to(images.device)
+
+    def teacher() -> Tokens:
+        with frozen(encoder, subject.compute):
+            return encoder.encode(images, attention="attention" in needs)
+
+    with frozen(encoder, subject.compute):
+        return MaskContext(images, view.grid, tokens=encoder.embed(images), teacher=teacher)
+
+
+def timed(
+    strategy: MaskStrategy, context: MaskContext, num_masked: int, generator: torch.Generator
+) -> tuple[Mask, float]:
+    """A mask and how many milliseconds it took, kernel included, tokens and teacher not."""
+    if strategy.needs & {"teacher", "attention"}:
+        _ = context.teacher
+    wait_for(context.device)
+    started = time.perf_counter()
+    mask = strategy(context, num_masked, generator=generator)
+    wait_for(context.device)
+    return mask, 1e3 * (time.perf_counter() - started)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until an accelerator has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+Found = dict[str, tuple[Tensor, Tensor]]  # statistic → numerator and denominator of each image, float64 [B]
+
+
+def measure(
+    strategy: MaskStrategy, masks: Sequence[Mask], batch: MeasuredBatch, *, bandwidth: float
+) -> Found:
+    """Every statistic of several masks of the same images, image by image."""
+    found = {
+        "log_det": [measures.log_det(batch.features, mask, bandwidth=bandwidth).cpu() for mask in masks],
+        "overlap": [measures.overlap(one, other) for one, other in combinations(masks, 2)],
+    }
+    if masks[0].ids_keep.shape[1] > 1:
+        found["spread"] = [measures.spread(mask, batch.grid) for mask in masks]
+    gains = [mask.scores for mask in masks if mask.scores is not None]
+    if gains and hasattr(strategy, "purge_ratio"):
+        found["greedy_picks"] = [measures.greedy_picks(scores) for scores in gains]
+    means = {name: torch.stack(values).mean(0) for name, values in found.items()}
+    ones = torch.ones(batch.context.batch_size, dtype=torch.float64)
+    return {name: (mean, ones) for name, mean in means.items()} | _object_statistics(masks, batch.objects)
+
+
+def _object_statistics(masks: Sequence[Mask], objects: PatchObjects | None) -> Found:
+    if objects is None:
+        return {}
+    shares = torch.stack([objects.visible_share(mask) for mask in masks])  # [masks, O]
+    counts = objects.per_image(torch.ones(len(objects.image)))
+    lost = (shares < measures.LOST_BELOW).double()
+    return {
+        "visible_share": (objects.per_image(shares.mean(0)), counts),
+        "objects_lost": (objects.per_image(lost.mean(0)), counts),
+    }
+
+
+@dataclass
+class Tally:
+    """What was found for one strategy so far.
+
+    Attributes:
+        found: One entry per batch.
+        milliseconds: One entry per mask of a batch.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+
+    def add(self, found: Found) -> None:
+        """One more batch."""
+        self.found.append(found)
+
+    def joined(self) -> Found:
+        """Over all batches; statistics that not every batch has are left out."""
+        joined = {}
+        for name in self.found[0]:
+            if all(name in batch for batch in self.found):
+                numerators, denominators = zip(*(batch[name] for batch in self.found), strict=True)
+                joined[name] = torch.cat(numerators), torch.cat(denominators)
+        return {name: found for name, found in joined.items() if found[1].sum() > 0}
+
+
+def summarise(
+    strategies: Mapping[str, MaskStrategy], tallies: Mapping[str, Tally], *, keep_share: float
+) -> Result:
+    """Means, standard errors and differences to random masks.
+
+    Args:
+        strategies: By label, RandomMask first.
+        tallies: By the same labels.
+        keep_share: K / N.
+    """
+    found = {label: tally.joined() for label, tally in tallies.items()}
+    random = found[next(iter(found))]
+    rows = [
+        _row(label, name, values, random.get(name))
+        for label, statistics_ in found.items()
+        for name, values in statistics_.items()
+    ]
+    chance = {"visible_share": keep_share, "overlap": keep_share, "spread": 1.0}
+    return Result(
+        "MaskStatistics",
+        metrics={f"{row['strategy']}/{row['statistic']}": row["value"] for row in rows},
+        standard_errors={f"{row['strategy']}/{row['statistic']}": row["standard_error"] for row in rows},
+        baselines={
+            "chance": {name: value for name, value in chance.items() if name in random},
+            "random": {name: ratio(*values)[0] for name, values in random.items()},
+        },
+        tables={
+            "statistics": rows,
+            "strategies": [{"strategy": label, **specs.describe(mask)} for label, mask in strategies.items()],
+        },
+        timings=_timings(tallies),
+        notes=[] if "objects_lost" in random else [NO_OBJECTS],
+    )
+
+
+def _row(
+    label: str, name: str, values: tuple[Tensor, Tensor], random: tuple[Tensor, Tensor] | None
+) -> dict[str, Any]:
+    value, error = ratio(*values)
+    row = {"strategy": label, "statistic": name, "value": value, "standard_error": error}
+    if random is not None:
+        difference, error = ratio(values[0] - random[0], values[1])
+        row |= {"minus_random": difference, "minus_random_standard_error": error}
+    return row
+
+
+def _timings(tallies: Mapping[str, Tally]) -> dict[str, float]:
+    """Median and 20 % / 80 % quantiles of the milliseconds per mask of a batch, without the very first."""
+    timings = {}
+    for label, tally in tallies.items():
+        times = torch.tensor(tally.milliseconds[1:])
+        for suffix, share in {"": 0.5, "_q20": 0.2, "_q80": 0.8}.items():
+            timings[f"{label}/ms_per_batch{suffix}"] = times.quantile(share).item()
+    return timings
+
+
+def label_of(strategy: MaskStrategy) -> str:
+    """A short unambiguous name: the class, and the arguments that differ from their defaults.
+
+    >>> label_of(DPPMask(purge_ratio=0.1))
+    'DPPMask(purge_ratio=0.1)'
+    """
+    return _label(specs.describe(strategy))
+
+
+def _label(spec: Any) -> str:
+    if not isinstance(spec, Mapping):
+        return str(spec)
+    defaults = specs.describe(specs.locate(spec["class_path"]))["init_args"]
+    changed = {name: value for name, value in spec["init_args"].items() if defaults.get(name) != value}
+    arguments = ", ".join(f"{name}={_label(value)}" for name, value in changed.items())
+    name = spec["class_path"].rpartition(".")[2]
+    return f"{name}({arguments})" if arguments else name

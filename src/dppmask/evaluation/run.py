@@ -1,0 +1,138 @@
+"""``evaluate``: one protocol on one subject, as one record with everything needed to repeat it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dppmask import specs
+from dppmask.data.base import ImageSource
+from dppmask.errors import UserError
+from dppmask.evaluation.base import Compute, Precision, Protocol, Subject
+from dppmask.evaluation.features import weights_hash
+from dppmask.models.checkpoint import load_encoder
+from dppmask.models.encoder import Encoder
+from dppmask.training.environment import describe_environment
+from dppmask.training.files import append_line
+
+RESULTS = "results.jsonl"
+CACHE = "features"
+
+
+def evaluate(
+    run: str | Path | Encoder | None,
+    protocol: Protocol,
+    data: ImageSource,
+    *,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    num_workers: int = 0,
+    precision: Precision = "32",
+) -> dict[str, Any]:
+    """Evaluate an encoder, or masks, and append the record to ``results.jsonl`` of a run folder.
+
+    Equal arguments give equal numbers (but for ``timings`` and ``date``). Features are cached in the run
+    folder.
+
+    Args:
+        run: A run folder; whatever else :func:`~dppmask.models.checkpoint.load_encoder` takes; an
+            :class:`~dppmask.models.encoder.Encoder`; or None for mask strategies that need no network.
+        protocol: How to evaluate.
+        data: A source whose parts are opened with ``split``.
+        seed: Of whatever is random in the protocol.
+        image_size: Size to encode, if not the one trained on; not for an Encoder, which has its size.
+        device: A torch device, or "auto": a GPU where there is one; an encoder stays where it is.
+        batch_size: Images per forward pass.
+        num_workers: Processes that load images.
+        precision: "32", or "bf16" for autocast.
+
+    Returns:
+        The record, JSON-able: protocol, data, subject, seed, metrics, standard errors, baselines, tables,
+        timings, notes, and command, commit, versions, hardware.
+
+    Raises:
+        UserError: If the subject, the protocol and the data do not fit together.
+    """
+    compute = Compute(choose_device(device, run), batch_size, num_workers, precision)
+    subject = open_subject(run, compute, image_size=image_size)
+    result = protocol.run(subject, data, seed=seed)
+    record = {
+        **dataclasses.asdict(result),
+        "settings": specs.describe(protocol),
+        "data": specs.describe(data),
+        "subject": subject.description,
+        "seed": seed,
+        "compute": {"device": compute.device, "batch_size": batch_size, "precision": precision},
+        **describe_environment(),
+    }
+    line = json.dumps(record, allow_nan=False)
+    if subject.run is not None:
+        append_line(subject.run / RESULTS, line)
+    return json.loads(line)
+
+
+def open_subject(
+    source: str | Path | Encoder | None,
+    compute: Compute,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+) -> Subject:
+    """What is to be evaluated; features of a run are cached in its folder.
+
+    Args:
+        source: See :func:`evaluate`.
+        compute: Where to encode.
+        image_size: See :func:`evaluate`.
+
+    Raises:
+        UserError: If the source cannot be loaded, or has its own image size.
+    """
+    if isinstance(source, Encoder) or source is None:
+        if image_size is not None:
+            raise UserError(
+                "image_size changes an encoder while it is loaded; pass a run folder or file instead"
+            )
+        return Subject(source, None, _describe(source, None), compute)
+    encoder = load_encoder(source, image_size=image_size)
+    run = Path(source) if is_run(source) else None
+    if run is not None:
+        compute = dataclasses.replace(compute, cache=run / CACHE)
+    return Subject(encoder, run, _describe(encoder, str(source)), compute)
+
+
+def is_run(source: str | Path) -> bool:
+    """Whether a source is a run folder."""
+    return (Path(source) / "config.yaml").is_file()
+
+
+def choose_device(device: str, source: object = None) -> str:
+    """The device of a name, where "auto" is where an encoder is already, else a GPU if there is one.
+
+    Raises:
+        UserError: If there is no such device.
+    """
+    if device == "auto":
+        if isinstance(source, Encoder):
+            return str(next(source.parameters()).device)
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device must be 'auto', 'cpu' or 'cuda', got {device!r} ({_first_line(error)})"
+        ) from None
+    return device
+
+
+def _describe(encoder: Encoder | None, source: str | None) -> dict[str, Any]:
+    if encoder is None:
+        return {"source": None}
+    return {"source": source, "encoder": encoder.arguments(), "weights": weights_hash(encoder)}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]
