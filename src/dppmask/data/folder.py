@@ -1,0 +1,238 @@
+"""A folder of images: any depth, any readable format, with or without labels."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dppmask.data.base import ImageSource, Sample, Split
+from dppmask.data.decode import SUFFIXES, UnreadableImageError, read_image
+from dppmask.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VAL_FOLDERS = ("val", "validation", "test")
+
+
+class ImageFolder(ImageSource):
+    """Images below a folder, in the order of their names.
+
+    The training part is ``root/train`` where that exists, else ``root``; the held-out part is ``root/val``
+    (or ``validation``, ``test``) where that exists, else the share ``val_fraction`` of the training images,
+    chosen by a hash of their names. An unsplit source is its training part.
+
+    Images are labelled by the first folder below their part if all of them lie in one, and the training part
+    has at least two; both parts number the classes alike. Hidden files and folders are left out, links are
+    followed.
+
+    Args:
+        root: The folder.
+        val_fraction: Share of the images to hold out where there is no folder for that, from 0 to below 1.
+
+    Raises:
+        UserError: If ``val_fraction`` is out of range.
+    """
+
+    def __init__(self, root: str, *, val_fraction: float = 0.0) -> None:
+        self.root = root
+        self.val_fraction = val_fraction
+        if not 0.0 <= val_fraction < 1.0:
+            raise UserError(f"val_fraction must be in [0, 1), got {val_fraction}")
+
+    def split(self, name: Split) -> "ImageList":
+        """Look through the folder and open a part of it.
+
+        Raises:
+            UserError: If the folder is missing or has no readable image, if there is no such part, or if the
+                held-out part has a class that the training part has not.
+        """
+        if name not in ("train", "val"):
+            raise UserError(f"split must be train or val, got {name!r}")
+        train_folder, val_folder = self._folders()
+        if val_folder is not None and self.val_fraction > 0:
+            raise UserError(
+                f"val_fraction is {self.val_fraction}, but {val_folder} holds images out already; set it to 0"
+            )
+        names = image_names(train_folder, leave_out=val_folder)
+        classes = _training_classes(names)
+        if name == "val" and val_folder is not None:
+            names = image_names(val_folder)
+            return ImageList(val_folder, names, _same_classes(names, classes, val_folder))
+        if name == "val" and self.val_fraction == 0:
+            raise UserError(
+                f"{self.root} has no folder {', '.join(VAL_FOLDERS)} to test on; "
+                "hold images out with val_fraction 0.1"
+            )
+        held_out = hold_out(names, self.val_fraction)
+        return ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
+
+    @property
+    def class_names(self) -> list[str] | None:  # type: ignore[override]
+        """Of the training part."""
+        return self._train.class_names
+
+    def __len__(self) -> int:
+        return len(self._train)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._train[index]
+
+    @cached_property
+    def _train(self) -> "ImageList":
+        return self.split("train")
+
+    def _folders(self) -> tuple[Path, Path | None]:
+        """Where the training images and the held-out images lie."""
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            state = "is a file" if root.exists() else "does not exist"
+            raise UserError(f"root must be a folder of images, but {self.root} {state}")
+        train = root / "train"
+        held_out = [root / name for name in VAL_FOLDERS if (root / name).is_dir()]
+        return (train if train.is_dir() else root), (held_out[0] if held_out else None)
+
+
+class ImageList(ImageSource):
+    """Named image files in a folder.
+
+    A file that cannot be read gives the next one that can; its name is logged once, and counted, by all
+    workers together.
+
+    Args:
+        folder: Where they lie.
+        names: Paths below the folder.
+        class_names: The first folder of each name is one of these; None: unlabelled.
+
+    Raises:
+        UserError: If there is no name, or none of the files can be read.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], class_names: list[str] | None) -> None:
+        self.folder = folder
+        self.class_names = class_names
+        if not names:
+            raise UserError(f"{folder} has no images left; lower val_fraction or add images")
+        # Arrays, because every worker would soon own a copy of a long list: counting references writes to it.
+        self._names = np.array([os.fsencode(name) for name in names])
+        self._labels = None if class_names is None else _labels(names, class_names)
+        self._unreadable = torch.zeros(len(names), dtype=torch.bool).share_memory_()
+        self[0]
+
+    def split(self, name: Split) -> "ImageList":
+        """A part has no parts: always raises ``UserError``."""
+        raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
+
+    @property
+    def num_unreadable(self) -> int:
+        """How many files could not be read so far, in this process and its workers."""
+        return int(self._unreadable.sum())
+
+    def path(self, index: int) -> Path:
+        """The file behind an index."""
+        return self.folder / os.fsdecode(self._names[index])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``, or the next readable one after it, cyclically; ``sample_id`` tells which.
+
+        Raises:
+            UserError: If none can be read.
+        """
+        start = range(len(self))[index]
+        for position in (*range(start, len(self)), *range(start)):
+            if not self._unreadable[position]:
+                try:
+                    image = read_image(self.path(position))
+                except UnreadableImageError as error:
+                    self._report(position, error)
+                else:
+                    label = None if self._labels is None else int(self._labels[position])
+                    return Sample(image, label=label, sample_id=position)
+        raise UserError(
+            f"none of the {len(self)} images in {self.folder} can be read; see the log for reasons"
+        )
+
+    def _report(self, position: int, error: UnreadableImageError) -> None:
+        self._unreadable[position] = True
+        log.warning("image left out, the next readable one takes its place: %s", error)
+
+
+def image_names(folder: Path, *, leave_out: Path | None = None) -> list[str]:
+    """Paths of all image files below a folder, relative to it, sorted; but not those below ``leave_out``.
+
+    Raises:
+        UserError: If there are none, or a folder cannot be listed.
+    """
+    forbidden = frozenset() if leave_out is None else frozenset({os.path.realpath(leave_out)})
+    try:
+        names = sorted(_walk(str(folder), "", forbidden))
+    except OSError as error:
+        raise UserError(f"cannot list the images in {folder}: {error}") from None
+    if not names:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}), at any depth")
+    return names
+
+
+def _walk(folder: str, prefix: str, forbidden: frozenset[str]) -> Iterator[str]:
+    """Folders above this one are forbidden too: a link that leads back up would never end."""
+    real = os.path.realpath(folder)
+    if real in forbidden:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", forbidden | {real})
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and (
+                entry.is_file() or entry.is_symlink()
+            ):
+                yield prefix + entry.name
+
+
+def hold_out(names: Sequence[str], fraction: float) -> frozenset[str]:
+    """The share of the names, rounded but at least one, whose hashes are smallest; empty for fraction 0.
+
+    Adding or removing other files moves few names from one side to the other.
+    """
+    if fraction == 0:
+        return frozenset()
+    by_hash = sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=8).digest())
+    return frozenset(by_hash[: max(1, round(fraction * len(names)))])
+
+
+def _first_folders(names: Sequence[str]) -> list[str] | None:
+    """The first folder of each name, sorted and without repetition; None if some name has no folder."""
+    if any("/" not in name for name in names):
+        return None
+    return sorted({name.partition("/")[0] for name in names})
+
+
+def _training_classes(names: Sequence[str]) -> list[str] | None:
+    folders = _first_folders(names)
+    return folders if folders is not None and len(folders) > 1 else None
+
+
+def _same_classes(names: Sequence[str], classes: list[str] | None, folder: Path) -> list[str] | None:
+    """The classes of the training part if the held-out part has labels too."""
+    folders = _first_folders(names)
+    if classes is None or folders is None:
+        return None
+    if unknown := sorted(set(folders) - set(classes)):
+        named = ", ".join(unknown[:5])
+        raise UserError(
+            f"{folder} has class folders that the training images have not ({named}); remove them"
+        )
+    return classes
+
+
+def _labels(names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    number = {name: index for index, name in enumerate(class_names)}
+    return np.array([number[name.partition("/")[0]] for name in names])
