@@ -81,7 +81,7 @@ def test_rows_with_different_counts_equal_rows_drawn_alone():
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="bandwidth must be positive"):
         KDPPMask(bandwidth=-1.0)
-    with pytest.raises(ValueError, match="source must be"):
+    with pytest.raises(ValueError, match="source must say what describes a patch, got 'rgb'"):
         KDPPMask(source="rgb")
 
 

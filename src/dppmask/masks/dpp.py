@@ -48,22 +48,15 @@ class DPPMask(FeatureMask):
         run is its prefix.
 
         Args:
-            features: float32 ``[B, N, D]``, of any length.
+            features: Float32 ``[B, N, D]``, of any length.
             noise: ``[B, N]`` in [0, 1).
             num_masked: One count, or int64 ``[B]``.
         """
         L = gaussian_kernel(features, bandwidth=self.bandwidth)  # [B, N, N]
-        picks = greedy_map(
-            L,
-            _largest_num_keep(num_masked, noise.shape[1]),
-            threshold=self.purge_ratio,
-            first=noise.argmin(1),
-        )
-        turn = torch.arange(picks.items.shape[1], device=noise.device, dtype=noise.dtype)
-        order = place(
-            turn - len(turn), picks.items, noise
-        )  # picks are negative, in turn, and so come before any noise
-        mask = Mask.from_scores(order, num_masked)
+        k = _largest_num_keep(num_masked, noise.shape[1])
+        picks = greedy_map(L, k, threshold=self.purge_ratio, first=noise.argmin(1))
+        turn = torch.arange(-k, 0, device=noise.device)  # negative: picks come before any noise, in turn
+        mask = Mask.from_scores(place(turn, picks.items, noise), num_masked)
         gains = place(picks.gains, picks.items, torch.zeros_like(noise))
         return Mask(mask.masked, mask.num_masked, scores=gains.masked_fill(mask.masked, 0.0))
 

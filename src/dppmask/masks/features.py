@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from dppmask.dpp.checks import can_look_at
+from dppmask.dpp.checks import check_finite
 from dppmask.errors import nearest
 from dppmask.masks.base import MaskContext, MaskStrategy
 
@@ -25,7 +25,7 @@ class FeatureMask(MaskStrategy):
         super().__init__()
         if source not in get_args(Source):
             hint = nearest(str(source), get_args(Source))
-            raise ValueError(f"source must be 'tokens', 'pixels' or 'teacher', got {source!r}; {hint}")
+            raise ValueError(f"source must say what describes a patch, got {source!r}; {hint}")
         if not 0.0 < bandwidth < math.inf:
             raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}; the paper uses 1.0")
         self.source = source
@@ -50,10 +50,7 @@ def read_features(context: MaskContext, source: Source) -> Tensor:
             f"{source} must have shape [{context.batch_size}, {context.num_patches}, …] "
             f"for grid {context.grid}, got {list(features.shape)}"
         )
-    if can_look_at(features) and not features.isfinite().all():
-        raise ValueError(
-            f"{source} must be finite to choose a mask, got NaN or infinity; check the input and the loss"
-        )
+    check_finite(features, source)
     return features
 
 

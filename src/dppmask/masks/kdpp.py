@@ -48,7 +48,7 @@ class KDPPMask(FeatureMask):
             sampled = _sample_counts(L, noise, num_masked)
         else:
             sampled = _sample(L, noise, num_masked)
-        order = exchange_bits(noise) - sampled.to(noise.dtype)  # samples lie below 0
+        order = exchange_bits(noise) - 2 * sampled.to(noise.dtype)  # what is sampled lies below 0
         mask = Mask.from_scores(order, num_masked)
         self._count_fallback((~mask.masked).sum(1) > sampled.sum(1))
         return mask
