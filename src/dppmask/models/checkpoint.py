@@ -170,7 +170,8 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
             "std": encoder.std,
             "num_classes": 0,
             "pool_size": None,
-            "first_conv": "patch_embed.proj",
+            # timm sums this layer's weights to other channel counts, and took them for RGB whatever they are
+            "first_conv": "patch_embed.proj" if encoder.in_chans == 3 else None,
             "classifier": "head",
         },
         "dppmask": encoder.arguments(),
