@@ -1,0 +1,97 @@
+"""Images with their patches: back to pixels, hidden patches covered, chosen patches outlined."""
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from dppmask.data.transforms import denormalise
+from dppmask.figures.style import INK, PAPER
+
+COVER = 0.85  # how much of a hidden patch the cover takes; the rest shows what is hidden
+_INSET = 0.06  # outlines stay inside their patch by this share of it, so that neighbours do not touch
+_LINE = 12  # points: width of an outline times patches per side, within bounds
+
+Grid = tuple[int, int]
+
+
+def to_uint8(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation: ``[B, C, H, W]`` → uint8, clipped."""
+    pixels = denormalise(images.detach().float().cpu(), mean, std)
+    return pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def on_pixels(values: Tensor, grid: Grid, image_size: tuple[int, int]) -> Tensor:
+    """Give every pixel the value of its patch: ``[B, N]`` → ``[B, 1, H, W]``."""
+    (rows, columns), (height, width) = grid, image_size
+    cells = values.unflatten(1, grid)[:, None]
+    return cells.repeat_interleave(height // rows, 2).repeat_interleave(width // columns, 3)
+
+
+def cover_hidden(images: Tensor, masked: Tensor, grid: Grid) -> Tensor:
+    """Blend the hidden patches to light grey; visible pixels stay as they are.
+
+    Args:
+        images: uint8 ``[B, C, H, W]``.
+        masked: bool ``[B, N]``; True = hidden.
+        grid: (rows, columns) of patches.
+    """
+    paper = int(PAPER[3:5], 16)
+    covered = ((1 - COVER) * images.float() + COVER * paper).round().to(torch.uint8)
+    return replace_hidden(images, covered, masked, grid)
+
+
+def replace_hidden(images: Tensor, by: Tensor, masked: Tensor, grid: Grid) -> Tensor:
+    """Hidden patches from ``by``, visible ones from ``images``, both ``[B, C, H, W]``."""
+    hidden = on_pixels(masked.cpu(), grid, (images.shape[2], images.shape[3]))
+    return torch.where(hidden, by, images)
+
+
+def show_image(axes: Axes, image: Tensor) -> None:
+    """Draw uint8 ``[C, H, W]`` with one or three channels, without ticks and frame."""
+    axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+
+
+def outline(
+    axes: Axes, chosen: Tensor, *, grid: Grid, image_size: tuple[int, int], colour: str, name: str
+) -> None:
+    """Draw a box inside every chosen patch, bool ``[N]``, of an image that :func:`show_image` drew.
+
+    Args:
+        axes: Where the image is.
+        chosen: Which patches.
+        grid: (rows, columns) of patches.
+        image_size: (height, width) in pixels.
+        colour: Of the line, which gets a thin dark rim to be seen on any image.
+        name: Label of the collection of boxes.
+    """
+    height, width = image_size[0] / grid[0], image_size[1] / grid[1]
+    boxes = [
+        Rectangle(
+            ((column + _INSET) * width - 0.5, (row + _INSET) * height - 0.5),
+            (1 - 2 * _INSET) * width,
+            (1 - 2 * _INSET) * height,
+        )
+        for row, column in chosen.cpu().unflatten(0, grid).nonzero().tolist()
+    ]
+    line = min(max(_LINE / max(grid), 0.6), 1.3)
+    rim = withStroke(linewidth=1.9 * line, foreground=INK, alpha=0.55)
+    axes.add_collection(
+        PatchCollection(
+            boxes,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=line,
+            joinstyle="miter",
+            path_effects=[rim],
+            label=name,
+        )
+    )
