@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from dppmask.errors import UserError
 from dppmask.training.files import append_line, write_text
 
 
@@ -43,13 +44,13 @@ class JsonMetrics(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._steps = state_dict["sums"], state_dict["steps"]
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         if trainer.is_global_zero:
             keep_lines(self.path, trainer.global_step)
         self._clock = (time.perf_counter(), 0)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name, value in outputs["metrics"].items():
             mean = (
@@ -120,11 +121,11 @@ class Progress(Callback):
         self._shown_at = float("-inf")
         self._start = (0.0, 0)
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self._start = (time.perf_counter(), trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         due = self.stream.isatty() or now - self._shown_at >= self.interval
@@ -132,7 +133,7 @@ class Progress(Callback):
             self._shown, self._shown_at = self.metrics.last, now
             self._show(self.line(trainer, module.schedule.total_steps, now))
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
         if trainer.is_global_zero and self.metrics.last:
             self._show(self.line(trainer, module.schedule.total_steps, time.perf_counter()), end="\n")
 
@@ -162,12 +163,12 @@ class Average(Callback):
         decay: Weight of the past at each optimiser step, in (0, 1).
 
     Raises:
-        ValueError: If the decay is outside (0, 1).
+        UserError: If the decay is outside (0, 1).
     """
 
     def __init__(self, decay: float) -> None:
         if not 0.0 < decay < 1.0:
-            raise ValueError(f"ema must be in (0, 1), got {decay}; 0.9999 is common")
+            raise UserError(f"ema must be in (0, 1), got {decay}; 0.9999 is common")
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
 
@@ -178,14 +179,14 @@ class Average(Callback):
         self.weights = state_dict["weights"]
 
     @torch.no_grad()
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         for name, parameter in module.model.named_parameters():
             past = self.weights.get(name, parameter)
             self.weights[name] = past.detach().to(parameter.device, copy=True)
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             current = [parameter.detach() for _, parameter in module.model.named_parameters()]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from dppmask.errors import UserError
 from dppmask.training.files import replace_file
@@ -94,14 +94,14 @@ class SaveCheckpoints(Callback):
         self._epoch_complete = False
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._epoch_complete = batch_idx + 1 == trainer.num_training_batches
         step_ends = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if step_ends and not self._epoch_complete and self._last_is_due(trainer):
             self._save(trainer, LAST)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
         if not self._epoch_complete:
             return  # stopped in the middle; that step is saved
         finished = trainer.current_epoch + 1

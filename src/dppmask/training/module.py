@@ -71,7 +71,8 @@ class Pretraining(LightningModule):
         return self._loader(world_size=self.trainer.world_size, rank=self.trainer.global_rank)
 
     def on_train_epoch_start(self) -> None:
-        self.trainer.train_dataloader.set_epoch(self.current_epoch)
+        loader: Any = self.trainer.train_dataloader
+        loader.set_epoch(self.current_epoch)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Lightning refuses frozen dataclasses."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -21,6 +21,7 @@ from dppmask.masks.uniform import RandomMask
 from dppmask.models.base import MaskedImageModel
 from dppmask.models.build import build_model
 from dppmask.models.checkpoint import init_weights, save_encoder
+from dppmask.models.encoder import Encoder
 from dppmask.models.mae import MAE
 from dppmask.rng import seeded
 from dppmask.specs import build
@@ -174,6 +175,7 @@ def _config(run: Path, options: Mapping[str, Any], *, resume: bool) -> dict[str,
         settings.check_same(old, config, run)
     if config["data"] is None:
         raise UserError(f"data must be given: {run} has no {settings.CONFIG} to take it from")
+    settings.check_numbers(config)
     return config
 
 
@@ -210,7 +212,7 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
     loader = partial(
         TrainLoader,
         source,
-        train_transform(model.encoder.image_size, scale=tuple(config["crop_scale"])),
+        train_transform(_pair(config["image_size"]), scale=_pair(config["crop_scale"])),
         batch_size=config["batch_size"],
         seed=config["seed"],
         num_workers=config["num_workers"],
@@ -221,13 +223,15 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
 
 
 def _ratio(config: Mapping[str, Any]) -> MaskRatio:
-    ratio = config["mask_ratio"]
     try:
-        return MaskRatio(
-            tuple(ratio) if isinstance(ratio, list) else ratio, probability=config["mask_probability"]
-        )
+        return MaskRatio(_pair(config["mask_ratio"]), probability=config["mask_probability"])
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _pair(value: Any) -> Any:
+    """A pair as the tuple it was before it went through YAML; a number as it is."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_needs(model: MaskedImageModel, strategy: MaskStrategy, ratio: MaskRatio) -> None:
@@ -294,9 +298,8 @@ def _export(
     """Write the encoder alone, with averaged weights where there are any."""
     weights = trainer.strategy.lightning_module_state_dict()  # collective where weights are sharded
     if trainer.is_global_zero:
-        model = build_model(config)
-        model.load_state_dict(
-            {name.removeprefix("model."): value for name, value in weights.items()}, strict=False
-        )
-        model.load_state_dict(averaged, strict=False)
-        save_encoder(model.encoder, folder)
+        with seeded(config["seed"]):
+            model = build_model(config)
+        own = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+        model.load_state_dict(own | dict(averaged))
+        save_encoder(cast(Encoder, model.encoder), folder)

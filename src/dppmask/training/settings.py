@@ -75,6 +75,27 @@ def completed(
     }
 
 
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Refuse counts that make no training.
+
+    Raises:
+        UserError: Naming the first such option.
+    """
+    for name in (
+        "epochs",
+        "batch_size",
+        "accumulate",
+        "devices",
+        "num_nodes",
+        "save_last_every",
+        "log_every",
+    ):
+        if config[name] < 1:
+            raise UserError(f"{name} must be at least 1, got {config[name]}")
+    if config["save_every"] < 0:
+        raise UserError(f"save_every must be at least 0 (keep none), got {config['save_every']}")
+
+
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:
     """Refuse to go on with options that would train something else.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from dppmask.errors import UserError
@@ -41,14 +41,14 @@ class StopOnSignal(Callback):
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Take over from Lightning, whose handlers stop or save in the middle of a step."""
         if in_main_thread():
             for number in [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]:
                 signal.signal(number, self._receive)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
@@ -105,17 +105,15 @@ class StopOnNonFinite(Callback):
         self.folder = folder
         self._micro_batches: list[dict[str, Any]] = []
 
-    def on_train_batch_start(
-        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._micro_batches = []
         self._micro_batches.append({"sample_ids": batch.sample_ids, "crops": batch.crops})
 
-    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, module: Any, loss: Tensor) -> None:
         self._micro_batches[-1]["loss"] = loss.detach() * trainer.accumulate_grad_batches
 
-    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
         watched = [micro_batch["loss"] for micro_batch in self._micro_batches]
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             watched += [p.grad for p in module.parameters() if p.grad is not None]

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dppmask.errors import UserError, nearest
 from dppmask.training.checkpoints import AtomicCheckpointIO
@@ -102,7 +102,7 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
 
 def is_first_process() -> bool:
     """Whether this process owns the run folder: rank 0, also before Lightning has set up the ranks."""
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
