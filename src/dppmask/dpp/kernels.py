@@ -27,14 +27,13 @@ def gaussian_kernel(features: Tensor, *, bandwidth: float = 1.0, normalize: bool
         raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
     features = _as_features(features)
     with no_autocast(features):
-        points, scale = (
-            (_unit_rows(features), torch.ones_like(features[..., :1, :1]))
-            if normalize
-            else _bounded(features)
-        )
+        if normalize:
+            points, scale = _unit_rows(features), features.new_ones(())
+        else:
+            points, scale = _bounded(features, dim=(-2, -1))
         largest = torch.finfo(features.dtype).max
-        rate = (scale / bandwidth).square().clamp(max=largest) / 2  # [..., 1, 1]
-        return torch.exp(-rate * _squared_distances(points)).to(features.dtype)
+        rate = (scale / bandwidth).square().clamp(max=largest) / 2
+        return _squared_distances(points).mul_(-rate).exp_().to(features.dtype)
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
@@ -74,8 +73,8 @@ def _unit_rows(x: Tensor) -> Tensor:
     return x / torch.where(norm > 0, norm, 1)
 
 
-def _bounded(x: Tensor, dim: tuple[int, ...] = (-2, -1)) -> tuple[Tensor, Tensor]:
-    """``x / scale`` with entries in [-1, 1], and the scale: the largest magnitude over ``dim`` (1 where all is 0)."""
+def _bounded(x: Tensor, *, dim: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """``x / scale`` and the scale: the largest magnitude over ``dim``, or 1 where all is 0."""
     scale = x.detach().abs().amax(dim, keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     return x / scale, scale
@@ -85,26 +84,29 @@ def _squared_distances(x: Tensor) -> Tensor:
     """``‖x_i - x_j‖² ≥ 0``, exactly 0 on the diagonal and exactly symmetric."""
     gram = _gram(x)  # [..., N, N]
     square = gram.diagonal(dim1=-2, dim2=-1)  # [..., N]
-    return (square[..., :, None] + square[..., None, :] - 2 * gram).clamp(min=0)
+    return (square[..., :, None] + square[..., None, :]).sub_(gram, alpha=2).clamp_(min=0)
 
 
 def _gram(x: Tensor) -> Tensor:
     """``x xᵀ``, exactly symmetric, float32-accurate or better whatever the global matmul precision says.
 
-    On the CPU the products of float32 rows are taken, and returned, in float64. Elsewhere, where float64 may
-    be slow or missing, each row is split into two parts that TF32 holds exactly enough.
+    On the CPU the products of float32 rows are taken, and returned, in float64; elsewhere float64 may be
+    slow or missing.
     """
-    if x.dtype == torch.float64 or x.device.type == "cpu":
-        x = x.double()
-        gram = x @ x.mT
-        return (gram + gram.mT) / 2
-    high, low = _split(x)
-    cross = high @ low.mT
-    gram = high @ high.mT
-    return (gram + gram.mT) / 2 + (cross + cross.mT)
+    if x.dtype == torch.float32 and x.device.type != "cpu":
+        return _split_gram(x)
+    x = x.double()
+    gram = x @ x.mT
+    return (gram + gram.mT).div_(2)
 
 
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``x = high + low`` exactly, ``high`` having the 10 mantissa bits of TF32."""
+def _split_gram(x: Tensor) -> Tensor:
+    """``x xᵀ`` in float32 by products that lose nothing in TF32.
+
+    ``x = high + low`` exactly, where ``high`` has the 10 explicit mantissa bits of TF32 and ``low`` is at
+    most 2⁻¹⁰ of it, so that rounding ``low`` to TF32, and leaving out ``low lowᵀ``, costs 2⁻²⁰.
+    """
     high = (x.detach().view(torch.int32) & ~0x1FFF).view(torch.float32)
-    return high, x - high
+    low = x - high
+    gram, cross = high @ high.mT, high @ low.mT
+    return (gram + gram.mT).div_(2).add_(cross + cross.mT)

@@ -1,10 +1,11 @@
 """Probabilities under a DPP or k-DPP: subsets, inclusion, size, and the normaliser in log space."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dppmask.dpp.checks import as_kernel, can_look_at, check_size, no_autocast
-from dppmask.dpp.spectrum import decompose
+from dppmask.dpp.spectrum import decompose, eigh, rounding_noise, to_unit_diagonal
 
 
 def log_prob(L: Tensor, items: Tensor, *, k: int | None = None) -> Tensor:
@@ -41,10 +42,9 @@ def log_prob(L: Tensor, items: Tensor, *, k: int | None = None) -> Tensor:
             check_size(k, N)
             check_rank(values, k)
             log_normaliser = log_esp(values.log(), k)[..., -1, -1]
-        log_det = _log_det(L, members)
-    result = log_det - log_normaliser
-    if k is not None:
-        result = torch.where(members.sum(-1) == k, result, -torch.inf)
+        size = members.sum(-1)
+        possible = size <= (values > 0).sum(-1) if k is None else size == k
+        result = torch.where(possible, _log_det(L, members) - log_normaliser, -torch.inf)
     return result.to(L.dtype)
 
 
@@ -89,15 +89,17 @@ def log_esp(log_spectrum: Tensor, k: int) -> Tensor:
 
     Source: Kulesza and Taskar (2012), Algorithm 7, moved to log space.
     """
-    *batch, N = log_spectrum.shape
+    N = log_spectrum.shape[-1]
     check_size(k, N)
-    row = log_spectrum.new_full((*batch, k + 1), -torch.inf)
-    row[..., 0] = 0  # e_0 = 1
-    rows = [row]
+    row = torch.zeros_like(log_spectrum[..., :1])  # e_0 = 1
+    rows = [F.pad(row, (0, k), value=-torch.inf)]
     for n in range(N):
-        with_item = row[..., :-1] + log_spectrum[..., n, None]  # subsets that contain item n
-        row = torch.cat([row[..., :1], torch.logaddexp(row[..., 1:], with_item)], dim=-1)
-        rows.append(row)
+        degree = row.shape[-1] - 1  # min(n, k)
+        with_item = row + log_spectrum[..., n, None]  # subsets that contain item n: e_1 … e_(degree + 1)
+        without_item = row[..., 1:]
+        mixed = torch.logaddexp(without_item, with_item[..., :degree])
+        row = torch.cat([row[..., :1], mixed, with_item[..., degree:k]], dim=-1)
+        rows.append(F.pad(row, (0, k + 1 - row.shape[-1]), value=-torch.inf))
     return torch.stack(rows, dim=-2)
 
 
@@ -126,16 +128,10 @@ def _members(items: Tensor, N: int) -> Tensor:
 
 
 def _log_det(L: Tensor, members: Tensor) -> Tensor:
-    """``log det L_S`` in float64, by Cholesky of L_S rescaled to a unit diagonal; ``-inf`` where singular."""
-    smallest = L.shape[-1] * torch.finfo(L.dtype).eps
-    L = L.double()
-    diagonal = torch.where(members, L.diagonal(dim1=-2, dim2=-1), 1)  # [..., N]
-    positive = (diagonal > 0).all(-1)
-    root = torch.where(diagonal > 0, diagonal, 1).sqrt()
+    """``log det L_S`` in float64, by eigenvalues; ``-inf`` where singular to rounding."""
     inside = members[..., :, None] & members[..., None, :]
-    scaled = torch.where(inside, L / root[..., :, None] / root[..., None, :], 0)
-    scaled = torch.diagonal_scatter(scaled, torch.ones_like(root), dim1=-2, dim2=-1)
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    pivots = factor.diagonal(dim1=-2, dim2=-1)
-    regular = positive & (info == 0) & (pivots.square() > smallest).all(-1)
-    return torch.where(regular, 2 * (pivots.log() + root.log()).sum(-1), -torch.inf)
+    identity = torch.eye(L.shape[-1], dtype=torch.float64, device=L.device)
+    correlation, root = to_unit_diagonal(torch.where(inside, L.double(), identity))
+    values, _ = eigh(correlation)  # ascending; 1 for every item outside S
+    regular = values[..., 0] > rounding_noise(values, members.sum(-1), L.dtype)
+    return torch.where(regular, (values.log() + 2 * root.log()).sum(-1), -torch.inf)

@@ -26,12 +26,12 @@ def sample_dpp(L: Tensor, *, generator: torch.Generator | None = None) -> Tensor
     Source: Hough et al. (2006); Kulesza and Taskar (2012), Algorithm 1.
     """
     L = as_kernel(L)
-    noise = _draw(L, generator)
-    values, vectors = decompose(L)
-    chance = values / (1 + values)  # [..., N]
-    chosen = noise < chance
-    size = int(chosen.sum(-1).max()) if chosen.numel() else 0
-    return _sample_spanned(vectors, chosen, chance, noise, size)
+    N = L.shape[-1]
+    noise = _draw(L, generator).reshape(-1, N)
+    values, vectors = decompose(L.reshape(-1, N, N))
+    chance = values / (1 + values)  # [B, N]
+    size = int((noise < chance).sum(1).amax())
+    return _sample_spanned(vectors, chance, noise, size).reshape(L.shape[:-1])
 
 
 @torch.no_grad()
@@ -89,34 +89,28 @@ def _draw(L: Tensor, generator: torch.Generator | None) -> Tensor:
 def _sample_sized(values: Tensor, vectors: Tensor, k: int, noise: Tensor) -> Tensor:
     """Sample ``min(k, rank)`` items of each kernel: bool ``[..., N]``."""
     N = values.shape[-1]
+    shape, values, noise = noise.shape, values.reshape(-1, N), noise.reshape(-1, N)
     log_values = values.log()
-    log_e = log_esp(log_values, k)  # [..., N + 1, k + 1]
-    # the chance of eigenvector n when j are wanted from the first n: λ_n e_(j-1)(λ_1 … λ_(n-1)) / e_j(λ_1 … λ_n)
-    inclusion = (log_values[..., None] + log_e[..., :-1, :-1] - log_e[..., 1:, 1:]).exp()  # [..., N, k]
-    size = (values > 0).sum(-1).clamp(max=k)
-    chance = torch_ops.eigenvector_chances(
-        inclusion.reshape(-1, N, k), noise.reshape(-1, N), size.reshape(-1)
-    )
-    chance = chance.reshape(noise.shape)
-    return _sample_spanned(vectors, noise < chance, chance, noise, k)
+    log_e = log_esp(log_values, k)  # [B, N + 1, k + 1]
+    # chance of eigenvector n when j are wanted from the first n: λ_n e_(j-1)(first n - 1) / e_j(first n)
+    inclusion = (log_values[:, :, None] + log_e[:, :-1, :-1] - log_e[:, 1:, 1:]).exp()  # [B, N, k]
+    chance = torch_ops.eigenvector_chances(inclusion, noise, (values > 0).sum(1).clamp(max=k))
+    return _sample_spanned(vectors.reshape(-1, N, N), chance, noise, k).reshape(shape)
 
 
-def _sample_spanned(vectors: Tensor, chosen: Tensor, chance: Tensor, noise: Tensor, size: int) -> Tensor:
-    """Sample the projection DPP of the chosen eigenvectors; no row has more than ``size`` of them.
+def _sample_spanned(vectors: Tensor, chance: Tensor, noise: Tensor, size: int) -> Tensor:
+    """Sample the projection DPP of the eigenvectors chosen, at most ``size`` in a row: bool ``[B, N]``.
 
-    An eigenvector was chosen where ``noise < chance``, so there ``noise / chance`` is uniform again, and
-    independent of the choice: one noise serves both phases.
+    An eigenvector is chosen where ``noise < chance``; there ``noise / chance`` is uniform again and
+    independent of the choice, so one noise ``[B, N]`` serves both phases.
     """
-    N = chosen.shape[-1]
-    vectors, chosen = vectors.reshape(-1, N, N), chosen.reshape(-1, N)
-    fresh = torch.where(chosen, (noise / chance).reshape(-1, N), 0)
+    chosen = noise < chance
+    fresh = torch.where(chosen, noise / chance, 0)
     order = _true_first(chosen)[:, :size]
-    span = (
-        vectors.gather(2, order[:, None].expand(-1, N, -1)) * chosen.gather(1, order)[:, None]
-    )  # [B, N, size]
+    span = vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))  # [B, N, size]
+    span = span * chosen.gather(1, order)[:, None]
     with no_autocast(span):
-        sample = torch_ops.sample_projection(span, chosen.sum(1), fresh.gather(1, order))
-    return sample.reshape(noise.shape)
+        return torch_ops.sample_projection(span, chosen.sum(1), fresh.gather(1, order))
 
 
 def _true_first(chosen: Tensor) -> Tensor:

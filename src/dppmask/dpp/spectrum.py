@@ -26,23 +26,45 @@ def decompose(L: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If ``L`` is clearly not positive semi-definite (looked at on the CPU only).
     """
-    precision = torch.finfo(L.dtype).eps
-    L = L.double()
-    diagonal = L.diagonal(dim1=-2, dim2=-1).clamp(min=0)  # [..., N]
-    root = diagonal.sqrt()
-    inverse = torch.where(root > 0, 1 / root, 0)
-    values, vectors = _eigh(L * inverse[..., :, None] * inverse[..., None, :])
-    largest = values[..., -1:]
-    if can_look_at(values) and (values < -(precision**0.5) * largest).any():
-        raise ValueError(
-            "L must be positive semi-definite, got an eigenvalue of "
-            f"{float(values.min()):.3g} after rescaling to a unit diagonal"
-        )
-    noise = L.shape[-1] * torch.maximum(EPS * largest, torch.full_like(largest, precision))
-    values = torch.where(values > noise, values, 0)
-    if bool((diagonal == diagonal[..., :1]).all()):
-        return values * diagonal[..., :1], vectors
+    dtype, L = L.dtype, L.double()
+    correlation, root = to_unit_diagonal(L)
+    values, vectors = eigh(correlation)
+    _check_positive(L.diagonal(dim1=-2, dim2=-1), values, dtype)
+    noise = rounding_noise(values, L.shape[-1], dtype)
+    values = torch.where(values > noise[..., None], values, 0)
+    if bool((root == root[..., :1]).all()):
+        return values * root[..., :1].square(), vectors
     return _rescale(values, vectors, root)
+
+
+def to_unit_diagonal(L: Tensor) -> tuple[Tensor, Tensor]:
+    """``L / (root rootᵀ)`` and root ``[..., N]``, the square root of the diagonal; 0 where that is 0."""
+    root = L.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    inverse = torch.where(root > 0, 1 / root, 0)
+    return L * inverse[..., :, None] * inverse[..., None, :], root
+
+
+def rounding_noise(values: Tensor, size: int | Tensor, dtype: torch.dtype) -> Tensor:
+    """The most that rounding adds to an eigenvalue of a kernel of unit diagonal: ``[...]``.
+
+    The entries are known to eps(dtype), and float64 arithmetic adds its eps of the largest eigenvalue.
+
+    Args:
+        values: Eigenvalues ``[..., N]``, ascending.
+        size: Number of items: one, or ``[...]``.
+        dtype: Precision in which the kernel was given.
+    """
+    return size * (EPS * values[..., -1]).clamp(min=torch.finfo(dtype).eps)
+
+
+def _check_positive(diagonal: Tensor, values: Tensor, dtype: torch.dtype) -> None:
+    """Raise where a diagonal entry, or an eigenvalue after rescaling, is negative by more than rounding."""
+    if not can_look_at(values):
+        return
+    slack = torch.finfo(dtype).eps ** 0.5
+    for name, entries in (("diagonal entry", diagonal), ("eigenvalue, relative to the diagonal,", values)):
+        if (entries < -slack * entries.abs().amax(-1, keepdim=True)).any():
+            raise ValueError(f"L must be positive semi-definite, got a {name} of {float(entries.min()):.3g}")
 
 
 def _rescale(values: Tensor, vectors: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +78,7 @@ def _rescale(values: Tensor, vectors: Tensor, root: Tensor) -> tuple[Tensor, Ten
     return torch.where(singular > noise, singular, 0).square(), vectors
 
 
-def _eigh(S: Tensor) -> tuple[Tensor, Tensor]:
+def eigh(S: Tensor) -> tuple[Tensor, Tensor]:
     """``torch.linalg.eigh`` with the batch, not each matrix, spread over the CPU's threads.
 
     LAPACK's own threads make matrices of a few hundred rows slower, many times so on a busy machine.
