@@ -1,14 +1,31 @@
-"""What a mask is, what a strategy may read, and how many patches are hidden. Knows no network."""
+"""How many patches are hidden, and what a strategy is. Knows no network.
+
+The mask and the context are values in files of their own; a strategy can import all it needs from here.
+"""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dppmask.dpp.checks import can_look_at
+from dppmask.masks.context import MaskContext, Tokens
+from dppmask.masks.mask import Mask, ranks, take
+
+__all__ = [
+    "Mask",
+    "MaskContext",
+    "MaskRatio",
+    "MaskStrategy",
+    "Tokens",
+    "check_counts",
+    "check_ratio",
+    "draw_noise",
+    "num_masked_for",
+    "ranks",
+    "take",
+]
 
 
 def num_masked_for(mask_ratio: float, num_patches: int) -> int:
@@ -29,267 +46,6 @@ def check_ratio(mask_ratio: float) -> None:
     """Raise ``ValueError`` unless the ratio is in the open interval (0, 1)."""
     if not 0.0 < mask_ratio < 1.0:
         raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}; MAE uses 0.75")
-
-
-def take(x: Tensor, ids: Tensor) -> Tensor:
-    """Gather patches by index: ``x [B, N, D]``, ``ids [B, K]`` → ``[B, K, D]``."""
-    return x.gather(1, ids[:, :, None].expand(-1, -1, x.shape[-1]))
-
-
-@dataclass(frozen=True, eq=False)
-class Mask:
-    """Which patches are hidden, for a batch of images; patches are row-major and prefix tokens do not count.
-
-    Attributes:
-        masked: bool ``[B, N]``; True = hidden from the encoder.
-        num_masked: The number of hidden patches of every row, or None where rows may differ (a ragged mask).
-        target: bool ``[B, N]``, what the loss scores; None = every masked patch. A patch that is masked but
-            not a target is neither encoded nor decoded.
-        scores: float ``[B, N]``, what the strategy believed. DPP masks: the gain of each greedy pick, 0
-            elsewhere.
-        soft: float ``[B, N]``, the differentiable stand-in of learned strategies.
-    """
-
-    masked: Tensor
-    num_masked: int | None = None
-    target: Tensor | None = None
-    scores: Tensor | None = None
-    soft: Tensor | None = None
-
-    @classmethod
-    def from_bool(
-        cls,
-        masked: Tensor,
-        *,
-        num_masked: int | None = None,
-        target: Tensor | None = None,
-        scores: Tensor | None = None,
-        soft: Tensor | None = None,
-    ) -> "Mask":
-        """A mask from ``masked`` bool ``[B, N]``.
-
-        Without ``num_masked`` the rows are counted, which on an accelerator waits for the device; a caller
-        who knows the count passes it and is believed.
-
-        Raises:
-            TypeError: If ``masked`` is not Boolean.
-            ValueError: If it is not two-dimensional.
-        """
-        if masked.dtype != torch.bool:
-            raise TypeError(f"masked must be a bool tensor (True = hidden), got {masked.dtype}")
-        if masked.ndim != 2:
-            raise ValueError(f"masked must have shape [batch, patches], got {list(masked.shape)}")
-        if num_masked is None:
-            counts = masked.sum(1).unique().tolist()
-            num_masked = counts[0] if len(counts) == 1 else None
-        return cls(masked, num_masked, target, scores, soft)
-
-    @classmethod
-    def from_scores(cls, scores: Tensor, num_masked: int | Tensor, **fields: Tensor | None) -> "Mask":
-        """Hide the ``num_masked`` largest scores of each row; of equal scores the later one is hidden.
-
-        Args:
-            scores: float ``[B, N]``.
-            num_masked: One count for all rows, or int64 ``[B]``.
-            fields: ``target``, ``scores``, ``soft`` of the mask.
-        """
-        rank = ranks(scores)
-        num_patches = scores.shape[1]
-        if isinstance(num_masked, Tensor):
-            counts = num_masked.to(scores.device, non_blocking=True)
-            return cls(rank >= num_patches - counts[:, None], None, **fields)
-        return cls(rank >= num_patches - num_masked, num_masked, **fields)
-
-    @classmethod
-    def from_ids_keep(cls, ids: Tensor, *, num_patches: int, **fields: Tensor | None) -> "Mask":
-        """A mask from the indices of the visible patches, int64 ``[B, K]``, all different within a row.
-
-        Args:
-            ids: Visible patches in any order.
-            num_patches: N.
-            fields: ``target``, ``scores``, ``soft`` of the mask.
-
-        Raises:
-            ValueError: If an index repeats within a row (looked at on the CPU only, as in
-                :func:`check_counts`).
-        """
-        masked = ids.new_ones(ids.shape[0], num_patches, dtype=torch.bool).scatter(1, ids, False)
-        num_masked = num_patches - ids.shape[1]
-        if can_look_at(masked) and (masked.sum(1) != num_masked).any():
-            raise ValueError("ids of visible patches must all differ within a row, got a repeated one")
-        return cls(masked, num_masked, **fields)
-
-    @property
-    def num_patches(self) -> int:
-        """N."""
-        return self.masked.shape[1]
-
-    @property
-    def ids_restore(self) -> Tensor:
-        """int64 ``[B, N]``: where patch i stands in the sequence [visible ascending, hidden ascending]."""
-        visible = ~self.masked
-        hidden_position = self.masked.cumsum(1) + (self.num_patches - self._equal_count())
-        return torch.where(visible, visible.cumsum(1), hidden_position) - 1
-
-    @property
-    def ids_keep(self) -> Tensor:
-        """int64 ``[B, K]``: the visible patches, ascending. Raises ValueError on a ragged mask."""
-        return self._order()[:, : self.num_patches - self._equal_count()]
-
-    @property
-    def ids_mask(self) -> Tensor:
-        """int64 ``[B, M]``: the hidden patches, ascending. Raises ValueError on a ragged mask."""
-        return self._order()[:, self.num_patches - self._equal_count() :]
-
-    @property
-    def targets(self) -> Tensor:
-        """What the loss scores, bool ``[B, N]``: ``target``, or every masked patch."""
-        return self.masked if self.target is None else self.target
-
-    def to(self, device: torch.device | str) -> "Mask":
-        """The same mask on another device."""
-
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device)
-
-        masked = self.masked.to(device)
-        return Mask(masked, self.num_masked, move(self.target), move(self.scores), move(self.soft))
-
-    def _order(self) -> Tensor:
-        return inverse_permutation(self.ids_restore)
-
-    def _equal_count(self) -> int:
-        if self.num_masked is None:
-            raise ValueError(
-                "this mask hides a different number of patches in each image, so it has no dense index; "
-                "read `masked`, or use a method whose needs_equal_counts is False"
-            )
-        return self.num_masked
-
-
-def inverse_permutation(permutation: Tensor) -> Tensor:
-    """The inverse of each row of int64 ``[B, N]``, in O(N) and without a sort."""
-    ids = torch.arange(permutation.shape[1], device=permutation.device).expand_as(permutation)
-    return torch.empty_like(permutation).scatter_(1, permutation, ids)
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Rank of each entry in its row, 0 = smallest, ties by position: ``[B, N]`` → int64 ``[B, N]``."""
-    return inverse_permutation(values.argsort(dim=1, stable=True))
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """What an encoder returns.
-
-    Attributes:
-        prefix: ``[B, P, D]``, class and register tokens.
-        patches: ``[B, N, D]``.
-        attention: ``[B, heads, N]``, last block, class token → patches; only when asked for.
-    """
-
-    prefix: Tensor
-    patches: Tensor
-    attention: Tensor | None = None
-
-
-class MaskContext:
-    """What is known about a batch when its mask is chosen.
-
-    ``tokens`` and ``teacher`` may be given as functions; they run at first touch and the method then shares
-    the result, so a strategy that reads them costs no second pass.
-
-    Args:
-        images: ``[B, C, H, W]``, normalised.
-        grid: (rows, columns) of patches; needed wherever images are read.
-        progress: Share of the training done, from 0 to 1.
-        epoch: The current epoch, from 0.
-        tokens: ``[B, N, D]``, the student's patch embedding plus position, *with* gradient: strategies read
-            it detached.
-        teacher: :class:`Tokens` of the EMA or frozen teacher on the unmasked images.
-        sample_ids: int64 ``[B]``, the index of each image in its data set.
-        crops: float ``[B, 5]``: top, left, height, width (pixels of the stored image), flip (0 or 1).
-    """
-
-    def __init__(
-        self,
-        images: Tensor | None = None,
-        grid: tuple[int, int] | None = None,
-        progress: float = 0.0,
-        epoch: int = 0,
-        tokens: Tensor | Callable[[], Tensor] | None = None,
-        teacher: Tokens | Callable[[], Tokens] | None = None,
-        sample_ids: Tensor | None = None,
-        crops: Tensor | None = None,
-    ) -> None:
-        self.images = images
-        self.grid = grid
-        self.progress = progress
-        self.epoch = epoch
-        self.sample_ids = sample_ids
-        self.crops = crops
-        self._tokens = tokens
-        self._teacher = teacher
-
-    @classmethod
-    def from_tokens(cls, x: Tensor, grid: tuple[int, int] | None = None) -> "MaskContext":
-        """The context of somebody else's model: only its patch tokens ``[B, N, D]`` are known."""
-        return cls(tokens=x, grid=grid)
-
-    @property
-    def tokens(self) -> Tensor | None:
-        """``[B, N, D]``, computed at first touch."""
-        if callable(self._tokens):
-            self._tokens = self._tokens()
-        return self._tokens
-
-    @property
-    def teacher(self) -> Tokens | None:
-        """The teacher's tokens, computed at first touch."""
-        if callable(self._teacher):
-            self._teacher = self._teacher()
-        return self._teacher
-
-    @property
-    def has_tokens(self) -> bool:
-        """Whether tokens are known or can be computed (without computing them)."""
-        return self._tokens is not None
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether the teacher's tokens are known or can be computed."""
-        return self._teacher is not None
-
-    @property
-    def provides(self) -> frozenset[str]:
-        """What a strategy may read here, in the words of ``MaskStrategy.needs``; computes nothing."""
-        known = {"images": self.images is not None, "tokens": self.has_tokens}
-        known |= dict.fromkeys(("teacher", "attention"), self.has_teacher)
-        return frozenset(name for name, is_known in known.items() if is_known)
-
-    @property
-    def num_patches(self) -> int:
-        """N, from the grid where it is known, else from the tokens."""
-        if self.grid is not None:
-            return self.grid[0] * self.grid[1]
-        return self._any_patches().shape[1]
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return self.images.shape[0] if self.images is not None else self._any_patches().shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the mask is wanted."""
-        return self.images.device if self.images is not None else self._any_patches().device
-
-    def _any_patches(self) -> Tensor:
-        if self.has_tokens and (tokens := self.tokens) is not None:
-            return tokens
-        if self.has_teacher and (teacher := self.teacher) is not None:
-            return teacher.patches
-        raise ValueError("a MaskContext needs images and grid, or tokens, or teacher; got none of them")
 
 
 class MaskStrategy(nn.Module):
