@@ -25,7 +25,7 @@ PAPER = "#e9ebee"  # what covers hidden patches
 RANDOM = "#d1421f"
 DPP = "#1769d6"
 BOTH = "#ffffff"
-SERIES = (DPP, RANDOM, "#00845a", "#b4519a", "#a86a00", "#40484f")
+SERIES = (RANDOM, DPP, "#00845a", "#b4519a", "#a86a00", "#40484f")
 
 SWATCHES: dict[str, Any] = {"handlelength": 1.0, "handleheight": 1.0, "title_fontsize": 8}  # square legends
 

@@ -1,0 +1,152 @@
+"""What masks do, against the purge ratio: objects lost, greedy picks, log-determinant, spread, overlap."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dppmask.figures.style import DPP, RANDOM, SERIES, WIDE, new_figure, styled
+
+
+@dataclass(frozen=True)
+class Panel:
+    """How one statistic is drawn.
+
+    Attributes:
+        title: What it is.
+        unit: Label of the axis.
+        percent: Whether it is a share, drawn from 0 on in percent.
+    """
+
+    title: str
+    unit: str = ""
+    percent: bool = False
+
+
+PANELS = {
+    "objects_lost": Panel("objects lost", "objects under 5 % visible", percent=True),
+    "visible_share": Panel("visible share of objects", "mean share of pixels", percent=True),
+    "greedy_picks": Panel("greedy picks", "patches per mask"),
+    "log_det": Panel("diversity", "log-determinant of kernel"),
+    "spread": Panel("spatial spread", "distance, relative to random"),
+    "overlap": Panel("overlap of two masks", "share of visible patches", percent=True),
+}
+
+
+@dataclass
+class Curve:
+    """One statistic of one family of masks, against the purge ratio.
+
+    Attributes:
+        purge_ratios: τ, ascending.
+        values: At each τ.
+        standard_errors: At each τ.
+    """
+
+    purge_ratios: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    standard_errors: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One statistic of everything that was measured.
+
+    Attributes:
+        curves: Name of the family ("" if there is one only) → its curve.
+        random: Value and standard error of random masks, or None.
+    """
+
+    curves: dict[str, Curve]
+    random: tuple[float, float] | None = None
+
+
+def sweeps(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sweep]:
+    """Sort the tables of a ``MaskStatistics`` result by statistic, family and purge ratio.
+
+    A family is what a strategy is beside its purge ratio: class, source, bandwidth.
+    """
+    strategies = {row["strategy"]: row for row in tables["strategies"]}
+    families = _families(strategies)
+    found: dict[str, Sweep] = {}
+    rows = sorted(tables["statistics"], key=lambda row: _purge_ratio(strategies[row["strategy"]]))
+    for name in [name for name in PANELS if any(row["statistic"] == name for row in rows)]:
+        curves: dict[str, Curve] = {}
+        random = None
+        for row in (row for row in rows if row["statistic"] == name):
+            label = row["strategy"]
+            if label in families:
+                curve = curves.setdefault(families[label], Curve())
+                curve.purge_ratios.append(_purge_ratio(strategies[label]))
+                curve.values.append(row["value"])
+                curve.standard_errors.append(row["standard_error"])
+            elif strategies[label]["class_path"].endswith(".RandomMask"):
+                random = row["value"], row["standard_error"]
+        found[name] = Sweep(curves, random)
+    return found
+
+
+@styled()
+def draw_statistics(found: Mapping[str, Sweep], *, figure: Figure | None = None) -> Figure:
+    """One panel per statistic, three a row; bars and bands are ± one standard error."""
+    num_rows = -(-len(found) // 3)
+    figure = new_figure(WIDE, 2.35 * num_rows + 0.3) if figure is None else figure
+    axes = figure.subplots(num_rows, min(3, len(found)), squeeze=False).flatten()
+    for place, (name, sweep) in zip(axes, found.items(), strict=False):
+        draw_sweep(place, sweep, PANELS[name])
+    for place in axes[len(found) :]:
+        place.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled()
+def draw_sweep(axes: Axes, sweep: Sweep, panel: Panel) -> None:
+    """One statistic against τ, with random masks as a line across."""
+    if sweep.random is not None:
+        value, error = sweep.random
+        axes.axhline(value, color=RANDOM, linewidth=1.4, linestyle=(0, (5, 2)), label="random masks")
+        axes.axhspan(value - error, value + error, color=RANDOM, alpha=0.15, linewidth=0)
+    colours = [DPP, *(colour for colour in SERIES if colour not in (DPP, RANDOM))]
+    for (name, curve), colour in zip(sweep.curves.items(), colours, strict=False):
+        axes.errorbar(
+            curve.purge_ratios,
+            curve.values,
+            yerr=curve.standard_errors,
+            color=colour,
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            elinewidth=1,
+            label=f"DPP masks, {name}" if name else "DPP masks",
+        )
+    axes.set_title(panel.title)
+    axes.set_xlabel("purge ratio τ")
+    axes.set_ylabel(panel.unit)
+    axes.set_xlim(-0.03, 1.03)
+    if panel.percent:
+        axes.set_ylim(0, min(axes.get_ylim()[1], 1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _purge_ratio(strategy: Mapping[str, Any]) -> float:
+    return strategy["init_args"].get("purge_ratio", -1.0)
+
+
+def _families(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Label → name of the family, made of the options in which families differ; "" if there is only one."""
+    options = {
+        label: {"class": row["class_path"].rpartition(".")[2], **row["init_args"]}
+        for label, row in strategies.items()
+        if "purge_ratio" in row["init_args"]
+    }
+    names = {name for values in options.values() for name in values} - {"purge_ratio"}
+    differing = [name for name in sorted(names) if len({str(v.get(name)) for v in options.values()}) > 1]
+    return {
+        label: ", ".join(f"{name} {values[name]}" for name in differing if name in values)
+        for label, values in options.items()
+    }
