@@ -60,6 +60,8 @@ def locate(class_path: str) -> Callable[..., Any]:
 
 
 def _build_nested(item: Any) -> Any:
+    if isinstance(item, list | tuple):
+        return type(item)(_build_nested(part) for part in item)
     return build(item) if isinstance(item, Mapping) and "class_path" in item else item
 
 

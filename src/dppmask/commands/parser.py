@@ -87,7 +87,7 @@ class OptionParser:
         self.switches = {name for name in self.names if hints.get(name) is bool}
         self.lists = {name for name in self.names if typing.get_origin(hints.get(name)) in (list, Sequence)}
         self._parser = ArgumentParser(
-            prog=program, description=inspect.getdoc(function), exit_on_error=False, allow_abbrev=False
+            prog=program, description=_summary(function), exit_on_error=False, allow_abbrev=False
         )
         self._parser.add_argument(
             "--config", action=ActionConfigFile, help="a YAML file or the name of a recipe; may be repeated"
@@ -99,17 +99,21 @@ class OptionParser:
         )
 
     def parse(self, arguments: list[str]) -> dict[str, Any]:
-        """What differs from the function's defaults; classes as ``class_path`` and ``init_args``.
+        """The arguments that differ from the function's defaults.
+
+        Classes come as objects; those that the program must give an argument itself (a method its encoder) as
+        their ``class_path`` and ``init_args``.
 
         Raises:
-            UserError: If an option, a value or a file is wrong.
+            UserError: If an option, a value or a file is wrong, or a constructor refuses its arguments.
         """
         defaults = self._parser.get_defaults()
         try:
             parsed = self._parser.parse_args(self._arrange(arguments))
         except argparse.ArgumentError as error:
             raise UserError(one_line(str(error), options=self.names, classes=self.classes)) from error
-        return {name: _plain(parsed[name]) for name in self.names if not _equal(parsed[name], defaults[name])}
+        given = {name: parsed[name] for name in self.names if not _equal(parsed[name], defaults[name])}
+        return {name: _build(name, _plain(value)) for name, value in given.items()}
 
     def _add_class(self, name: str, default: Any) -> None:
         option, base = CLASS_OPTIONS[name], self.classes[name]
@@ -168,14 +172,19 @@ class OptionParser:
         return str(path)
 
 
-def build_class(option: str, spec: Any) -> Any:
-    """The object that a class option describes.
+def _summary(function: Callable[..., Any]) -> str:
+    """What stands above the arguments in a docstring."""
+    return (inspect.getdoc(function) or "").partition("\nArgs:")[0]
 
-    Raises:
-        UserError: If a constructor refuses its arguments.
-    """
+
+def _build(option: str, value: Any) -> Any:
+    """The object that a class option describes; other values as they are."""
+    if option not in CLASS_OPTIONS or CLASS_OPTIONS[option].given or value is None:
+        return value
+    if isinstance(value, list):
+        return [_build(option, item) for item in value]
     try:
-        return specs.build(spec)
+        return specs.build(value)
     except ValueError as error:
         raise UserError(f"--{option}: {error}") from error
 

@@ -1,0 +1,107 @@
+"""Every shipped recipe says what it is, what it cost and how to use it; parses; and trains."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from dppmask.commands import recipes
+from dppmask.commands.evaluate import evaluate
+from dppmask.commands.parser import OptionParser
+from dppmask.training.run import pretrain
+
+RECIPES = recipes.shipped_recipes()
+TRAINING = [name for name in RECIPES if not name.startswith("evaluation/")]
+EVALUATION = [name for name in RECIPES if name.startswith("evaluation/")]
+
+# The sizes of two steps on any machine; everything else is the recipe's.
+SCENES = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 2"
+TINY = (
+    "--image_size 32 --patch_size 8 --backbone test_vit --backbone_args {} --batch_size 4 --accumulate 1 "
+    "--epochs 1 --warmup_epochs 0 --accelerator cpu --devices 1 --num_workers 0 --compile false "
+    "--precision 32-true --method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2"
+)
+
+
+def header(name: str) -> list[str]:
+    lines = RECIPES[name].read_text().splitlines()
+    return [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_header_says_what_command_cost_and_result(name):
+    lines = header(name)
+    assert re.fullmatch(rf"{name}\.yaml — .+\.", lines[0])
+    for word in ("Command:", "Cost:", "Result:"):
+        assert sum(line.startswith(word) for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_names_are_unique_without_their_folder(name):
+    assert recipes.find_recipe(name.rpartition("/")[2]) == RECIPES[name]
+
+
+def parser_of(command: str) -> OptionParser:
+    if command == "pretrain":
+        return OptionParser("", pretrain, skip={"callbacks"})
+    return OptionParser("", evaluate)
+
+
+def write_images(folder: Path, count: int) -> None:
+    for index in range(count):
+        Image.new("RGB", (40, 40), (30 * index, 100, 200)).save(folder / f"{index}.png")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_command_of_the_header_uses_the_recipe_and_parses(name):
+    (command,) = (line for line in header(name) if line.startswith("Command:"))
+    program, subcommand, *arguments = shlex.split(command.removeprefix("Command:"))
+    configs = [value for option, value in pairwise(arguments) if option == "--config"]
+    assert program == "dppmask"
+    assert RECIPES[name] in [recipes.find_recipe(config) for config in configs]
+    assert parser_of(subcommand).parse(arguments)["run"]
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINING if name.startswith("methods/")])
+def test_method_recipes_name_every_number_that_matters(name):
+    keys = yaml.safe_load(RECIPES[name].read_text())
+    needed = {
+        "method",
+        "mask_ratio",
+        "backbone",
+        "image_size",
+        "patch_size",
+        "epochs",
+        "batch_size",
+        "base_lr",
+    }
+    assert needed <= keys.keys()
+    assert "mask" not in keys, "the mask is layered on top"
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_recipe_trains_two_steps(name, tmp_path):
+    data = SCENES
+    if name == "data/image_folder":
+        data = f"--data.root {tmp_path}"
+        write_images(tmp_path, 8)
+    base = "" if name.startswith("methods/") else "--config methods/mae"
+    line = f"{base} --config {name} {data} {TINY} --run {tmp_path / 'run'}".split()
+    result = pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(line))
+    assert result.finished
+    assert result.metrics["step"] == 2
+
+
+@pytest.mark.parametrize("name", EVALUATION)
+def test_evaluation_recipe_scores_an_encoder(name):
+    data = "--data Scenes --data.size 32 --data.train_size 40 --data.val_size 20 --data.task single"
+    options = f"--config {name} --run test_vit --image_size 32 --num_workers 0 --device cpu"
+    if name == "evaluation/linear":
+        options += " --protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20"
+    record = evaluate(**parser_of("evaluate").parse(f"{options} {data}".split()))
+    assert record["metrics"]
+    assert record["baselines"] or name == "evaluation/mask_statistics"
