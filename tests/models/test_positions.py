@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from dppmask.models.positions import resize_table, sincos_table
 from dppmask.rng import fold_in
@@ -58,3 +59,10 @@ def test_resize_keeps_a_constant_and_turns_with_the_grid():
     turned = table.view(1, 3, 4, 4).transpose(1, 2).reshape(1, 12, 4)
     resized = resize_table(table, (3, 4), (5, 6)).view(5, 6, 4)
     torch.testing.assert_close(resize_table(turned, (4, 3), (6, 5)).view(6, 5, 4), resized.transpose(0, 1))
+
+
+@pytest.mark.parametrize("new_grid", [(6, 5), (2, 3), (3, 8)], ids=str)
+def test_resize_is_the_bicubic_one_of_timm(new_grid):
+    table = torch.rand(1, 2 + 12, 4, generator=fold_in(2))
+    expected = resample_abs_pos_embed(table, new_grid, (3, 4), num_prefix_tokens=2, antialias=False)
+    torch.testing.assert_close(resize_table(table, (3, 4), new_grid), expected)
