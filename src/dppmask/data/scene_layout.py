@@ -150,9 +150,9 @@ def visible_probes(objects: Sequence[SceneObject], tilt: float) -> torch.Tensor:
     centres = torch.tensor([(item.x, item.centre_y(tilt)) for item in objects])
     radii = torch.tensor([item.radius for item in objects])
     points = centres[:, None] + radii[:, None, None] * PROBES  # [K, probes, 2]
-    distance = torch.cdist(points, centres)  # [K, probes, K]
-    nearer = torch.ones(len(objects), len(objects), dtype=torch.bool).triu(1)
-    hidden = (distance < COVER * radii) & nearer[:, None]
+    distance = (points[:, :, None] - centres).square().sum(3).sqrt()  # [K, probes, K]
+    rank = torch.arange(len(objects))
+    hidden = (distance < COVER * radii) & (rank > rank[:, None, None])
     return (~hidden.any(2)).sum(1)
 
 
@@ -187,10 +187,10 @@ def _place(dice: Dice, shape: str, colour: str, stage: Stage, others: Sequence[S
 def _candidate(dice: Dice, scale: float, stage: Stage) -> tuple[float, float, float]:
     """A place at which the whole body lies within the image, and the radius there."""
     largest = scale * (1 + PERSPECTIVE * stage.half_height)
-    margin = 1.12 * largest
+    margin = 1.15 * largest
     x = dice.uniform(margin - stage.half_width, stage.half_width - margin)
     top = stage.half_height - margin - largest * math.cos(stage.tilt)
-    y = dice.uniform(0.35 * largest - stage.half_height, top)
+    y = dice.uniform(0.8 * largest - stage.half_height, top)
     return x, y, scale * (1 - PERSPECTIVE * y)
 
 

@@ -5,16 +5,17 @@ A family maps floor coordinates and smooth noise to a mixture of two or three mu
 
 import colorsys
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from dppmask.data.scene_layout import PERSPECTIVE, Dice
-from dppmask.data.scene_objects import GAMMA, pixel_axes
+from dppmask.data.scene_objects import GAMMA, pixel_axes, pool
 
 SAMPLES = 2  # per pixel and side
 TILE = 96  # side of a tile of noise
@@ -55,12 +56,12 @@ def render_background(family: str, generator: torch.Generator, height: int, widt
     floor = _lay_floor(dice, height, width)
     amounts = FAMILIES[family](floor, dice)
     colours = _mix(_palette(dice), amounts) * (1 + 0.10 * floor.fine)
-    lit = avg_pool2d(colours, SAMPLES) * _lamp(dice, height, width)
+    lit = torch.from_numpy(pool(colours.numpy(), SAMPLES)) * _lamp(dice, height, width)
     return lit.clamp_(0, 1)
 
 
 def _lay_floor(dice: Dice, height: int, width: int) -> Floor:
-    across, up = pixel_axes(SAMPLES * height, SAMPLES * width)
+    across, up = map(torch.from_numpy, pixel_axes(SAMPLES * height, SAMPLES * width))
     depth = 1 / (1 - PERSPECTIVE * up[:, None])  # [h, 1]
     across, away = across * depth, up[:, None] * depth / math.sin(TILT)
     angle = dice.uniform(0, 2 * math.pi)
@@ -106,13 +107,13 @@ def _mix(palette: Tensor, amounts: tuple[Tensor, Tensor]) -> Tensor:
     """Colours ``[3, h, w]``: the base, mixed with its relative, then with the accent."""
     base, relative, accent = palette[:, :, None, None]
     relation, accentuation = amounts
-    mixed = torch.lerp(base, relative, relation)
-    return mixed.lerp_(accent, accentuation)
+    mixed = base + (relative - base) * relation
+    return mixed.add_((accent - mixed).mul_(accentuation))
 
 
 def _lamp(dice: Dice, height: int, width: int) -> Tensor:
     """Brightness ``[H, W]``: falls off from a spot near the middle."""
-    x, y = pixel_axes(height, width)
+    x, y = map(torch.from_numpy, pixel_axes(height, width))
     spot_x, spot_y = dice.uniform(-0.6, 0.6), dice.uniform(-0.2, 0.8)
     return 1.12 - 0.16 * ((x - spot_x).square() + (y[:, None] - spot_y).square())
 
@@ -132,7 +133,7 @@ def _wood(floor: Floor, dice: Dice) -> Amounts:
     number = planks.floor()
     rings = torch.sin(26 * planks + 7 * floor.warp + 5 * torch.sin(1.3 * floor.z + 2.4 * number))
     tint = 0.25 * torch.sin(12.9898 * number)  # differs from plank to plank
-    seam = _line(planks - number, 0.03)
+    seam = _line(planks, 0.03)
     return (0.45 + tint + 0.22 * rings + 0.2 * floor.coarse).clamp(0, 1), 0.8 * seam
 
 
@@ -140,7 +141,7 @@ def _marble(floor: Floor, dice: Dice) -> Amounts:
     frequency = dice.uniform(1.5, 3.0)
     veins = 1 - torch.sin(frequency * floor.x + 4.5 * floor.coarse).abs()
     thin = 1 - torch.sin(2 * frequency * floor.z + 5.0 * floor.warp).abs()
-    return veins**4, 0.6 * thin**8
+    return veins.square().square(), 0.6 * thin.square().square().square()
 
 
 def _stripes(floor: Floor, dice: Dice) -> Amounts:
@@ -158,7 +159,7 @@ def _dots(floor: Floor, dice: Dice) -> Amounts:
     frequency = dice.uniform(1.6, 2.8)
     rows = floor.z * frequency
     columns = floor.x * frequency + 0.5 * rows.floor()  # every other row is shifted
-    distance = ((columns % 1 - 0.5).square() + (rows % 1 - 0.5).square()).sqrt()
+    distance = ((_within(columns) - 0.5).square() + (_within(rows) - 0.5).square()).sqrt()
     return _edge(dice.uniform(0.22, 0.34) - distance, 30.0), 0.3 * (0.5 + floor.coarse).clamp(0, 1)
 
 
@@ -169,27 +170,27 @@ def _bricks(floor: Floor, dice: Dice) -> Amounts:
     tint = 0.5 + 0.5 * torch.sin(
         12.9898 * columns.floor() + 78.233 * rows.floor()
     )  # differs from brick to brick
-    mortar = torch.maximum(_line(columns % 1, 0.04), _line(rows % 1, 0.08))
+    mortar = torch.maximum(_line(columns, 0.04), _line(rows, 0.08))
     return (0.7 * tint + 0.25 * floor.coarse).clamp(0, 1), 0.9 * mortar
 
 
 def _cells(floor: Floor, dice: Dice) -> Amounts:
-    """Cobbles: the nearest and second nearest of jittered points, one in each cell of a grid."""
+    """Cobbles around jittered points, one in each cell of a grid; mortar where two are equally near."""
     frequency = dice.uniform(1.8, 2.8)
     x, z = floor.x * frequency, floor.z * frequency
     column, row = x.floor(), z.floor()
-    distances, tints = [], []
-    for right in (-1, 0, 1):
-        for down in (-1, 0, 1):
-            hashed = torch.sin(12.9898 * (column + right) + 78.233 * (row + down))
-            away_x = column + right + 0.5 + 0.4 * torch.sin(43.7 * hashed) - x
-            away_z = row + down + 0.5 + 0.4 * torch.sin(91.3 * hashed) - z
-            distances.append(away_x.square() + away_z.square())
-            tints.append(hashed)
-    nearest, order = torch.stack(distances).topk(2, dim=0, largest=False)
-    gap = nearest[1].sqrt() - nearest[0].sqrt()
-    tint = torch.stack(tints).gather(0, order[:1])[0]
-    return (0.5 + 0.4 * tint + 0.2 * floor.coarse).clamp(0, 1), 0.85 * (1 - gap / 0.12).clamp(0, 1)
+    nearest, second = torch.full_like(x, 9.0), torch.full_like(x, 9.0)
+    tint = torch.zeros_like(x)
+    for right, down in itertools.product((-1, 0, 1), repeat=2):
+        hashed = torch.sin(12.9898 * (column + right) + 78.233 * (row + down))
+        away_x = column + (right + 0.5) + 0.4 * torch.sin(43.7 * hashed) - x
+        away_z = row + (down + 0.5) + 0.4 * torch.sin(91.3 * hashed) - z
+        distance = (away_x.square_() + away_z.square_()).sqrt_()
+        tint += (distance < nearest) * (hashed - tint)
+        second = torch.minimum(second, torch.maximum(nearest, distance))
+        nearest = torch.minimum(nearest, distance)
+    mortar = (1 - (second - nearest) / 0.12).clamp(0, 1)
+    return (0.5 + 0.4 * tint + 0.2 * floor.coarse).clamp(0, 1), 0.85 * mortar
 
 
 def _gradient(floor: Floor, dice: Dice) -> Amounts:
@@ -204,8 +205,13 @@ def _edge(wave: Tensor, sharpness: float) -> Tensor:
 
 
 def _line(position: Tensor, width: float) -> Tensor:
-    """1 within ``width`` of the border of a unit cell, falling to 0 at twice that."""
-    return (2 - torch.minimum(position, 1 - position) / width).clamp(0, 1)
+    """1 within ``width`` of an integer, falling to 0 at twice that."""
+    return (2 - (position - position.round()).abs() / width).clamp(0, 1)
+
+
+def _within(position: Tensor) -> Tensor:
+    """Position within a unit cell, from 0 to 1; faster than ``% 1``."""
+    return position - position.floor()
 
 
 FAMILIES: dict[str, Callable[[Floor, Dice], Amounts]] = {
