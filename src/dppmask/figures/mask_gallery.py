@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dppmask import specs
 from dppmask.data.base import ImageSource, Split
-from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, height_and_width
+from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute
-from dppmask.evaluation.features import frozen
+from dppmask.evaluation.features import eval_transform_of, frozen
 from dppmask.figures.patches import Grid, cover_hidden, outline, show_image, to_uint8
 from dppmask.figures.style import PAPER, QUIET, SWATCHES, check_picture_path, new_figure, save_figure, styled
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy, Tokens, num_masked_for
@@ -75,8 +75,10 @@ def make_gallery(
     """
     titles = [title_of(strategy) for strategy in strategies]
     if len(set(titles)) < len(titles):
-        raise UserError(f"the masks must all differ, got {', '.join(titles)}")
-    context = _context(images, grid, encoder)
+        shown = ", ".join(title.replace("\n", " ") for title in titles)
+        raise UserError(f"the masks must all differ, got {shown}")
+    attention = any("attention" in strategy.needs for strategy in strategies)
+    context = _context(images, grid, encoder, attention=attention)
     num_masked = num_masked_for(mask_ratio, grid[0] * grid[1])
     with torch.no_grad():
         masks = [s(context, num_masked, generator=fold_in(seed)) for s in strategies]
@@ -170,9 +172,9 @@ def draw_masks(
     num_images: int = 6,
     split: Split = "train",
     run: str | None = None,
-    backbone: str = "vit_small_patch16_224",
+    backbone: str | None = None,
     image_size: int | tuple[int, int] | None = None,
-    patch_size: int = 16,
+    patch_size: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Draw mask strategies side by side, on the same images and with the same noise.
@@ -186,75 +188,73 @@ def draw_masks(
         split: Which part of the data: "train" or "val".
         run: A run, or the folder or file of an encoder, whose tokens are compared. Without it the tokens are
             those of a freshly initialised encoder; strategies that read pixels need none.
-        backbone: The architecture of that fresh encoder.
+        backbone: The architecture of that fresh encoder, vit_small_patch16_224 by default.
         image_size: Side of the images in pixels, or (height, width); that of the run, else 224.
-        patch_size: Side of a patch in pixels, where there is no run.
+        patch_size: Side of a patch in pixels: 16 by default, but that of the run where there is one.
         seed: Of the noise and of a fresh encoder.
     """
     path = check_picture_path(out)
-    if num_images < 1:
-        raise UserError(f"num_images must be at least 1, got {num_images}")
-    encoder, note = _encoder(mask, run, backbone, image_size, patch_size, seed)
-    size = encoder.image_size if encoder else height_and_width(image_size or 224)
-    grid = encoder.grid if encoder else _grid(size, patch_size)
-    mean, std = (encoder.mean, encoder.std) if encoder else (IMAGENET_MEAN, IMAGENET_STD)
-    images = _spread_images(data.split(split), num_images, EvalTransform(size, mean=mean, std=std))
+    readers = [strategy for strategy in mask if strategy.needs - {"images"}]
+    if run is None:
+        encoder = _fresh_encoder(backbone, image_size, patch_size, seed)
+        note = f"tokens of a freshly initialised {encoder.backbone_name}"
+        if readers:
+            log.warning("%s: %s; give a run for trained ones", type(readers[0]).__name__, note)
+    elif backbone is not None or patch_size is not None:
+        raise UserError(f"backbone and patch_size are those of the run {run}; leave them out")
+    else:
+        encoder, note = load_encoder(run, image_size=image_size), f"tokens of {run}"
+    images = spread_images(data.split(split), num_images, encoder)
     try:
         gallery = make_gallery(
-            images, mask, grid=grid, mask_ratio=mask_ratio, seed=seed, encoder=encoder, note=note
+            images,
+            mask,
+            grid=encoder.grid,
+            mask_ratio=mask_ratio,
+            seed=seed,
+            encoder=encoder,
+            note=note if readers else "",
         )
     except ValueError as error:
         raise UserError(str(error)) from None
     return save_figure(draw_gallery(gallery), path)
 
 
-def _encoder(
-    strategies: Sequence[MaskStrategy],
-    run: str | None,
-    backbone: str,
-    image_size: int | tuple[int, int] | None,
-    patch_size: int,
-    seed: int,
-) -> tuple[Encoder | None, str]:
-    """The encoder that the strategies read, None where they read images alone; and a note that names it."""
-    if run is not None:
-        return load_encoder(run, image_size=image_size), f"tokens of {run}"
-    readers = [strategy for strategy in strategies if strategy.needs - {"images"}]
-    if not readers:
-        return None, ""
-    with seeded(seed):
-        encoder = Encoder(backbone, image_size=image_size or 224, patch_size=patch_size)
-    note = f"tokens of a freshly initialised {backbone}"
-    log.warning("%s: %s; give a run for trained ones", type(readers[0]).__name__, note)
-    return encoder, note
+def spread_images(source: ImageSource, count: int, encoder: Encoder) -> Tensor:
+    """Up to ``count`` images ``[B, C, H, W]`` as the encoder wants them, evenly spread over a source.
 
+    Spread, because folders are sorted by class.
 
-def _grid(image_size: tuple[int, int], patch_size: int) -> Grid:
-    if patch_size < 1 or image_size[0] % patch_size or image_size[1] % patch_size:
-        raise UserError(
-            f"image_size must be a multiple of patch_size {patch_size}, got {image_size[0]} x {image_size[1]}"
-        )
-    return image_size[0] // patch_size, image_size[1] // patch_size
-
-
-def _spread_images(source: ImageSource, count: int, transform: EvalTransform) -> Tensor:
-    """Up to ``count`` images ``[B, C, H, W]``, spread over a source, which is often sorted by class."""
-    count = min(count, len(source))
+    Raises:
+        UserError: If the count is below 1.
+    """
+    if count < 1:
+        raise UserError(f"num_images must be at least 1, got {count}")
+    count, transform = min(count, len(source)), eval_transform_of(encoder)
     return torch.stack([transform(source[i * len(source) // count].image)[0] for i in range(count)])
 
 
-def _context(images: Tensor, grid: Grid, encoder: Encoder | None) -> MaskContext:
+def _fresh_encoder(
+    backbone: str | None, image_size: int | tuple[int, int] | None, patch_size: int | None, seed: int
+) -> Encoder:
+    """An encoder as it is before training."""
+    name, size, patch = backbone or "vit_small_patch16_224", image_size or 224, patch_size or 16
+    with seeded(seed):
+        return Encoder(name, image_size=size, patch_size=patch)
+
+
+def _context(images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: bool) -> MaskContext:
     """What strategies may read; the encoder also stands in for a teacher."""
     if encoder is None:
         return MaskContext(images, grid)
-    frozen_encoder = encoder
-
-    def teacher() -> Tokens:
-        with frozen(frozen_encoder, Compute()):
-            return frozen_encoder.encode(images, attention=True)
+    reader = encoder
 
     def tokens() -> Tensor:
-        with frozen(frozen_encoder, Compute()):
-            return frozen_encoder.embed(images)
+        with frozen(reader, Compute()):
+            return reader.embed(images)
+
+    def teacher() -> Tokens:
+        with frozen(reader, Compute()):
+            return reader.encode(images, attention=attention)
 
     return MaskContext(images, grid, tokens=tokens, teacher=teacher)

@@ -1,10 +1,10 @@
 """How figures look: colours, fonts, sizes, and how they become files."""
 
 import io
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -64,12 +64,16 @@ _NO_DATE: dict[str, dict[str, None]] = {
 }
 
 
-def styled() -> AbstractContextManager[None]:
+@contextmanager
+def styled() -> Iterator[None]:
     """The style of all figures, whatever the user's matplotlibrc says; a decorator too."""
-    return matplotlib.style.context(["default", _RULES])
+    with matplotlib.style.context(["default", _RULES]):
+        yield
 
 
-def new_figure(width: float, height: float, *, layout: str = "constrained") -> Figure:
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained", "compressed"] = "constrained"
+) -> Figure:
     """An empty figure, sizes in inches. Call it inside :func:`styled`."""
     return Figure(figsize=(width, height), layout=layout, dpi=DPI)
 
