@@ -36,7 +36,7 @@ def chance_accuracy(train_labels: Tensor, val_labels: Tensor) -> float:
 
 def chance_precision(val_labels: Tensor) -> float:
     """Mean average precision of a constant score on labels bool ``[n, L]``: the mean share of positives."""
-    return average_precision(torch.zeros(val_labels.shape), val_labels).nanmean().item()
+    return average_precision(torch.zeros(val_labels.shape), val_labels).mean().item()
 
 
 def random_encoder(encoder: Encoder, *, seed: int) -> Encoder:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -81,9 +82,8 @@ def write_features(out: Path, features: Features, names: list[str]) -> None:
     if features.labels is not None:
         tensors["labels"] = features.labels
     with replace_file(out) as handle:
-        if out.suffix == ".npz":
-            np.savez(
-                handle, names=np.array(names), **{name: value.numpy() for name, value in tensors.items()}
-            )
-        else:
+        if out.suffix == ".safetensors":
             handle.write(safetensors.torch.save(tensors, metadata={"names": json.dumps(names)}))
+            return
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
+        np.savez(handle, names=np.array(names), **arrays)

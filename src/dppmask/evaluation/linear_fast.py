@@ -117,6 +117,7 @@ class LinearFast(Protocol):
             values(found),
             standard_errors=errors(found),
             baselines={name: beside[name]() for name in self.baselines},
+            notes=_missing_labels(val_labels, names),
             tables={"penalties": head.penalties} | _label_table(scores, val_labels, names),
         )
 
@@ -221,14 +222,22 @@ class FittedHead:
         return FittedHead(self.mean, self.scale, weight.detach(), bias.detach(), self.penalties)
 
 
+def _missing_labels(labels: Tensor, names: Sequence[str]) -> list[str]:
+    """Says which labels no image has, and what that does to mAP."""
+    if labels.ndim == 1 or labels.any(0).all():
+        return []
+    missing = [name for name, known in zip(names, labels.any(0).tolist(), strict=True) if not known]
+    return [f"mAP: no validation image has {', '.join(missing)}; a label without positives scores 0"]
+
+
 def _label_table(scores: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, list[dict[str, object]]]:
-    """Average precision label by label; None for a label without positives, which mAP leaves out."""
+    """Average precision label by label; 0 for a label without positives."""
     if labels.ndim == 1:
         return {}
     precision = average_precision(scores, labels).tolist()
     counts = labels.sum(0).tolist()
     rows: list[dict[str, object]] = [
-        {"label": name, "average_precision": value if count else None, "positives": count}
+        {"label": name, "average_precision": value, "positives": count}
         for name, value, count in zip(names, precision, counts, strict=True)
     ]
     return {"labels": rows}

@@ -105,7 +105,7 @@ def overlap(one: Mask, other: Mask) -> Tensor:
 
 
 def greedy_picks(gains: Tensor) -> Tensor:
-    """How many patches were picked for their gain, float64 ``[B]``, from the scores of DPP masks ``[B, N]``."""
+    """Number of patches picked for their gain, float64 ``[B]``, from the scores ``[B, N]`` of DPP masks."""
     return (gains > 0).sum(1).double().cpu()
 
 

@@ -21,6 +21,7 @@ from dppmask.evaluation.features import eval_transform_of, frozen
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches, ratio
 from dppmask.evaluation.progress import reported
 from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, Tokens, num_masked_for
+from dppmask.masks.base import check_ratio
 from dppmask.masks.features import Source, read_features
 from dppmask.models.encoder import Encoder
 from dppmask.rng import fold_in
@@ -73,6 +74,7 @@ class MaskStatistics(Protocol):
         image_size: int = 224,
         patch_size: int = 16,
     ) -> None:
+        check_ratio(mask_ratio)
         if num_masks < 2:
             raise UserError(f"num_masks must be at least 2 to compare masks of one image, got {num_masks}")
         if num_images is not None and num_images < 2:

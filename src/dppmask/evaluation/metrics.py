@@ -28,10 +28,11 @@ def average_precision(scores: Tensor, targets: Tensor, weights: Tensor | None = 
         weights: ``[n]``, how often each image counts; None = once.
 
     Returns:
-        float64 ``[L]``; NaN for a label without positives.
+        float64 ``[L]``; 0 for a label without positives, as scikit-learn, torchmetrics and ASL have it.
     """
     ranking = Ranking.of(scores, targets)
-    return ranking.average_precision(torch.ones(len(scores)) if weights is None else weights)
+    weights = torch.ones(len(scores)) if weights is None else weights
+    return ranking.average_precision(weights).nan_to_num(nan=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Ranking:
         return cls(order, targets.gather(0, order), _last_of_ties(ordered))
 
     def average_precision(self, weights: Tensor) -> Tensor:
-        """float64 ``[L]`` for images that count ``weights [n]`` times; see :func:`average_precision`."""
+        """float64 ``[L]`` for images that count ``weights [n]`` times; NaN without positives."""
         weight = weights.double()[self.order]  # [n, L]
         hit = weight * self.positive
         tiny = torch.finfo(torch.float64).tiny  # places of weight 0 before the first image
@@ -66,27 +67,27 @@ class Ranking:
 def mean_average_precision(
     scores: Tensor, targets: Tensor, *, seed: int = 0, resamples: int = 200
 ) -> tuple[float, float]:
-    """The mean of :func:`average_precision` over labels with a positive, and its standard error.
+    """The mean of :func:`average_precision` over labels, and its bootstrap standard error over images.
 
-    The error is a bootstrap over images. A label that a resample leaves without a positive does not count in
-    that resample.
+    A label that a resample leaves without a positive takes the mean of the others in that resample: that it
+    is missing says nothing about the scores.
 
     Args:
         scores: ``[n, L]``.
-        targets: bool ``[n, L]``.
+        targets: bool ``[n, L]``, at least one of them True.
         seed: Of the resamples.
         resamples: Draws of n images with replacement.
     """
     ranking = Ranking.of(scores, targets)
     count = len(scores)
+    share_scored = targets.any(0).double().mean()  # labels without any positive score 0
     generator = fold_in(seed)
     means = []
     for _ in range(resamples):
         drawn = torch.randint(count, (count,), generator=generator).bincount(minlength=count)
-        means.append(ranking.average_precision(drawn).nanmean())
+        means.append(ranking.average_precision(drawn).nanmean() * share_scored)
     drawn_means = torch.stack(means)
-    value = ranking.average_precision(torch.ones(count)).nanmean().item()
-    return value, drawn_means[~drawn_means.isnan()].std().item()
+    return average_precision(scores, targets).mean().item(), drawn_means[~drawn_means.isnan()].std().item()
 
 
 def classification_metrics(

@@ -1,0 +1,45 @@
+"""The effect we promise, for the tokens of an encoder that has seen nothing: small objects stay visible."""
+
+import pytest
+import torch
+
+from dppmask.evaluation.mask_measures import LOST_BELOW
+from dppmask.masks import DPPMask, MaskContext, RandomMask, num_masked_for
+from dppmask.models.encoder import Encoder
+from dppmask.rng import fold_in, seeded
+from pasted_objects import pasted_objects
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return pasted_objects(96)
+
+
+@pytest.fixture(scope="module")
+def tokens(photographs):
+    with seeded(71), torch.no_grad():
+        encoder = Encoder("vit_small_patch16_224", backbone_args={"depth": 1})  # tokens come before any block
+        return encoder.embed(photographs.images)
+
+
+def lost(strategy, tokens, photographs, mask_ratio):
+    """How many objects of all images and two masks each."""
+    context = MaskContext(photographs.images, (14, 14), tokens=tokens)
+    num_masked = num_masked_for(mask_ratio, 196)
+    masks = [strategy(context, num_masked, generator=fold_in(72, number)) for number in range(2)]
+    return sum((photographs.visible_share(mask.masked, (14, 14)) < LOST_BELOW).sum().item() for mask in masks)
+
+
+@pytest.mark.parametrize("mask_ratio", [0.75, 0.9])
+@pytest.mark.parametrize("purge_ratio", [0.0, 0.1])
+def test_dpp_masks_lose_at_most_a_fifth_of_the_objects_random_masks_lose(
+    tokens, photographs, mask_ratio, purge_ratio
+):
+    random = lost(RandomMask(), tokens, photographs, mask_ratio)
+    assert random > 25
+    assert lost(DPPMask(purge_ratio), tokens, photographs, mask_ratio) <= random / 5
+
+
+def test_a_purge_ratio_of_1_loses_what_random_masks_lose(tokens, photographs):
+    counts = [lost(strategy, tokens, photographs, 0.75) for strategy in (DPPMask(1.0), RandomMask())]
+    assert counts[0] == counts[1]
