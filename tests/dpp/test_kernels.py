@@ -4,7 +4,7 @@ from kernel_cases import random_kernel
 from torch.overrides import TorchFunctionMode
 
 from dppmask.dpp import cosine_kernel, gaussian_kernel
-from dppmask.dpp.kernels import _split_gram
+from dppmask.dpp.kernels import _twice_gram
 from dppmask.rng import fold_in
 
 
@@ -88,7 +88,7 @@ def test_split_products_survive_tf32_and_plain_ones_do_not():
     x = torch.nn.functional.normalize(features(3, 50, 384, dtype=torch.float32), dim=-1)
     exact = x.double() @ x.double().mT
     with RoundToTF32():
-        split, plain = _split_gram(x), x @ x.mT
+        split, plain = _twice_gram(x) / 2, x @ x.mT
     assert (plain - exact).abs().max() > 1e-5
     assert (split - exact).abs().max() < 1e-6
     assert torch.equal(split, split.mT)
@@ -171,10 +171,10 @@ def test_gradient_is_right(normalize):
     assert torch.autograd.gradcheck(lambda x: gaussian_kernel(x, normalize=normalize), x)
 
 
-def test_gradient_of_the_split_gram():
+def test_gradient_of_split_products():
     x = features(5, 6, dtype=torch.float32).requires_grad_()
     weights = random_kernel(5, dtype=torch.float32)
-    (actual,) = torch.autograd.grad((_split_gram(x) * weights).sum(), x)
+    (actual,) = torch.autograd.grad((_twice_gram(x) / 2 * weights).sum(), x)
     torch.testing.assert_close(actual, 2 * weights @ x.detach(), atol=1e-2, rtol=1e-3)
 
 

@@ -1,9 +1,13 @@
 """Likelihood kernels from patch features."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from dppmask.dpp.checks import as_real, check_finite, no_autocast
+
+GROUP_NUMBERS = 2**18  # float64 numbers of one temporary on the CPU: 2 MiB, what a core's cache holds
 
 
 def gaussian_kernel(features: Tensor, *, bandwidth: float = 1.0, normalize: bool = True) -> Tensor:
@@ -25,15 +29,13 @@ def gaussian_kernel(features: Tensor, *, bandwidth: float = 1.0, normalize: bool
     """
     if not bandwidth > 0:
         raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
-    features = _as_features(features)
-    with no_autocast(features):
-        if normalize:
-            points, scale = _unit_rows(features), features.new_ones(())
-        else:
-            points, scale = _bounded(features, dim=(-2, -1))
-        largest = torch.finfo(features.dtype).max
-        rate = (scale / bandwidth).square().clamp(max=largest) / 2
-        return _squared_distances(points).mul_(-rate).exp_().to(features.dtype)
+
+    def kernel(x: Tensor) -> Tensor:
+        points, scale = (_unit_rows(x), x.new_ones(())) if normalize else _bounded(x, dim=(-2, -1))
+        rate = (scale / bandwidth).square().clamp(max=torch.finfo(x.dtype).max) / 2
+        return torch.exp(-rate * _squared_distances(points))
+
+    return _apply(kernel, features)
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
@@ -51,19 +53,33 @@ def cosine_kernel(features: Tensor) -> Tensor:
     Raises:
         ValueError: If a feature is not finite (looked at on the CPU only).
     """
-    features = _as_features(features)
-    with no_autocast(features):
-        cosine = _gram(_unit_rows(features)).clamp(-1, 1).to(features.dtype)
-        diagonal = (features != 0).any(-1).to(features.dtype)
-        return torch.diagonal_scatter(cosine, diagonal, dim1=-2, dim2=-1)
+
+    def kernel(x: Tensor) -> Tensor:
+        diagonal = (x != 0).any(-1).to(x.dtype)  # [..., N]
+        return torch.diagonal_scatter(
+            (_twice_gram(_unit_rows(x)) / 2).clamp(-1, 1), diagonal, dim1=-2, dim2=-1
+        )
+
+    return _apply(kernel, features)
 
 
-def _as_features(features: Tensor) -> Tensor:
+def _apply(kernel: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """A kernel ``[..., N, D]`` → ``[..., N, N]`` in the precision of the features, float32 at least.
+
+    On the CPU it is worked out in float64, a few images at a time so that temporaries stay in the cache.
+    """
     if features.ndim < 2 or 0 in features.shape[-2:]:
         raise ValueError(f"features must have shape [..., N, D] with N, D >= 1, got {list(features.shape)}")
     features = as_real(features, "features")
     check_finite(features, "features")
-    return features
+    with no_autocast(features):
+        if features.device.type != "cpu":
+            return kernel(features)
+        *batch, N, D = features.shape
+        images = features.reshape(-1, N, D)
+        size = len(images) if torch.compiler.is_compiling() else max(1, GROUP_NUMBERS // (N * max(N, D)))
+        groups = [kernel(group.double()).to(features.dtype) for group in images.split(max(size, 1))]
+        return torch.cat(groups).reshape(*batch, N, N)
 
 
 def _unit_rows(x: Tensor) -> Tensor:
@@ -82,31 +98,23 @@ def _bounded(x: Tensor, *, dim: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 def _squared_distances(x: Tensor) -> Tensor:
     """``‖x_i - x_j‖² ≥ 0``, exactly 0 on the diagonal and exactly symmetric."""
-    gram = _gram(x)  # [..., N, N]
-    square = gram.diagonal(dim1=-2, dim2=-1)  # [..., N]
-    return (square[..., :, None] + square[..., None, :]).sub_(gram, alpha=2).clamp_(min=0)
+    twice = _twice_gram(x)  # [..., N, N]
+    square = twice.diagonal(dim1=-2, dim2=-1) / 2  # [..., N]
+    return (square[..., :, None] + square[..., None, :] - twice).clamp(min=0)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """``x xᵀ``, exactly symmetric, float32-accurate or better whatever the global matmul precision says.
-
-    On the CPU the products of float32 rows are taken, and returned, in float64; elsewhere float64 may be
-    slow or missing.
-    """
-    if x.dtype == torch.float32 and x.device.type != "cpu":
-        return _split_gram(x)
-    x = x.double()
-    gram = x @ x.mT
-    return (gram + gram.mT).div_(2)
+def _twice_gram(x: Tensor) -> Tensor:
+    """``2 x xᵀ``, exactly symmetric and float32-accurate or better, whatever the global matmul precision."""
+    half = _split_product(x) if x.dtype == torch.float32 else x @ x.mT
+    return half + half.mT
 
 
-def _split_gram(x: Tensor) -> Tensor:
-    """``x xᵀ`` in float32 by products that lose nothing in TF32.
+def _split_product(x: Tensor) -> Tensor:
+    """A matrix that with its transpose adds up to ``2 x xᵀ``, by products that lose nothing in TF32.
 
     ``x = high + low`` exactly, where ``high`` has the 10 explicit mantissa bits of TF32 and ``low`` is at
     most 2⁻¹⁰ of it, so that rounding ``low`` to TF32, and leaving out ``low lowᵀ``, costs 2⁻²⁰.
     """
     high = (x.detach().view(torch.int32) & ~0x1FFF).view(torch.float32)
     low = x - high
-    gram, cross = high @ high.mT, high @ low.mT
-    return (gram + gram.mT).div_(2).add_(cross + cross.mT)
+    return high @ high.mT + 2 * (high @ low.mT)
