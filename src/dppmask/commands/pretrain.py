@@ -1,7 +1,9 @@
 """``dppmask pretrain``: from images to a run folder."""
 
 import sys
+from pathlib import Path
 
+from dppmask.commands.live import LivePictures
 from dppmask.commands.parser import OptionParser
 from dppmask.training.run import pretrain
 
@@ -9,7 +11,7 @@ from dppmask.training.run import pretrain
 def main(arguments: list[str]) -> str:
     """Train; the run folder goes to stdout."""
     options = OptionParser("dppmask pretrain", pretrain, skip={"callbacks"}).parse(arguments)
-    result = pretrain(**options)
+    result = pretrain(**options, callbacks=[LivePictures(Path(options["run"]))])
     if not result.finished:
         print(f"stopped early; dppmask pretrain --run {result.path} --resume goes on", file=sys.stderr)
     return str(result.path)
