@@ -13,6 +13,7 @@ from dppmask.models.base import MaskedImageModel
 from dppmask.rng import fold_in, seeded
 from dppmask.training.optim import adamw
 from dppmask.training.schedule import warmup_cosine
+from dppmask.training.sharding import shard
 
 # The last counter of a generator keeps its stream apart from the mask noise, which is (seed, step, slot).
 MODEL_NOISE, COUNT_NOISE = 1, 2
@@ -66,6 +67,11 @@ class Pretraining(LightningModule):
         self.schedule = schedule
         self.seed = seed
         self._loader = loader
+
+    def configure_model(self) -> None:
+        """Lightning gives a device mesh where weights are to be sharded."""
+        if self.device_mesh is not None:
+            shard(self, self.model.encoder, self.device_mesh["data_parallel"])
 
     def train_dataloader(self) -> Iterable[Any]:
         return self._loader(world_size=self.trainer.world_size, rank=self.trainer.global_rank)

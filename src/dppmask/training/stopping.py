@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dppmask.errors import UserError
 from dppmask.training.files import replace_file
@@ -114,11 +115,11 @@ class StopOnNonFinite(Callback):
         self._micro_batches[-1]["loss"] = loss.detach() * trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
-        watched = [micro_batch["loss"] for micro_batch in self._micro_batches]
+        total = torch.stack([micro_batch["loss"] for micro_batch in self._micro_batches]).sum()
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            watched += [p.grad for p in module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(watched)
-        if any_rank(trainer, ~norm.isfinite()):
+            norm = torch.nn.utils.get_total_norm(p.grad for p in module.parameters() if p.grad is not None)
+            total = total + (norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if any_rank(trainer, ~total.isfinite()):
             self._dump_and_raise(trainer)
 
     def _dump_and_raise(self, trainer: Trainer) -> None:

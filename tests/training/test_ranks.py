@@ -1,0 +1,72 @@
+"""Two processes talking over gloo against one with doubled accumulation."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dppmask.masks import DPPMask
+
+SCRIPT = Path(__file__).with_name("ranks_script.py")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """The folder of the runs of ranks_script.py, started as torchrun starts processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [stdout for stdout, _ in outputs] == ["", ""]
+    return folder
+
+
+def test_two_ranks_equal_one_with_doubled_accumulation(tiny, two_ranks, weights, lines):
+    one = tiny(mask=DPPMask())
+    torch.testing.assert_close(weights(two_ranks / "ddp"), weights(one.path), rtol=1e-6, atol=1e-7)
+    for actual, expected in zip(lines(two_ranks / "ddp"), lines(one.path), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_rank_that_is_told_to_stop_stops_all_and_the_run_goes_on(two_ranks, weights, lines):
+    interrupted, undisturbed = two_ranks / "stopped-ddp", two_ranks / "ddp"
+    assert "told to stop: saving at step 5" in (interrupted / "log").read_text()
+    torch.testing.assert_close(weights(interrupted), weights(undisturbed), rtol=0, atol=0)
+    assert lines(interrupted) == lines(undisturbed)
+
+
+def test_sharded_weights_learn_the_same(two_ranks, weights, lines):
+    """FSDP2 on the CPU, stopped and resumed. Sums are formed in another order, which AdamW amplifies."""
+    sharded, undisturbed = weights(two_ranks / "stopped-fsdp2"), weights(two_ranks / "ddp")
+    torch.testing.assert_close(sharded["state_dict"], undisturbed["state_dict"], rtol=1e-3, atol=1e-3)
+    losses = [[line["loss"] for line in lines(two_ranks / name)] for name in ("stopped-fsdp2", "ddp")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
