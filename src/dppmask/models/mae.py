@@ -69,7 +69,7 @@ class MAE(MaskedImageModel):
         return MaskContext(images, self.encoder.grid, progress, epoch, tokens)
 
     def forward(self, context: MaskContext, mask: Mask) -> MIMOutput:
-        """Mean squared error of the target patches.
+        """Mean squared error of the target patches, in float32 also under autocast.
 
         Args:
             context: From :meth:`context`; needs images and tokens.
@@ -88,11 +88,9 @@ class MAE(MaskedImageModel):
                 "MAE needs the images and tokens of the batch; make the context with MAE.context(images)"
             )
         prediction = self.decoder(self.encoder(tokens, mask), mask)
-        with torch.autocast(images.device.type, enabled=False):
-            patch_loss = (prediction.float() - self.target(images)).square().mean(dim=-1)  # [B, N]
-            scored = mask.targets.to(patch_loss.dtype)
-            loss = (patch_loss * scored).sum() / scored.sum()
-        return MIMOutput(loss, patch_loss, prediction)
+        patch_loss = (prediction.float() - self.target(images)).square().mean(dim=-1)  # [B, N]
+        scored = mask.targets.to(patch_loss.dtype)
+        return MIMOutput((patch_loss * scored).sum() / scored.sum(), patch_loss, prediction)
 
     def target(self, images: Tensor) -> Tensor:
         """What is regressed, float32 ``[B, N, p² · C]``: the pixels of each patch, normalised on request."""

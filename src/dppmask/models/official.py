@@ -1,4 +1,4 @@
-"""Names and sizes of published weights: MAE as its authors released it, and plain ViTs, which share the names.
+"""Names and sizes of published weights: MAE as its authors released it, and plain ViTs of the same names.
 
 Such a file carries no configuration, so every size but the number of heads is read off the tensors.
 """
