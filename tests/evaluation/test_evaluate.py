@@ -133,15 +133,13 @@ def test_embeddings_are_those_of_the_encoder(tmp_path, run):
 
 def test_names_are_files_where_there_are_files(tmp_path, run):
     class Files(Coloured):
-        @property
-        def paths(self):
-            return [tmp_path / "images" / f"{i}.png" for i in range(len(self))]
+        def path(self, index):
+            return tmp_path / f"{index}.png"
 
         def split(self, name):
             return Files(self.train_size, opened=name)
 
-    (tmp_path / "images").mkdir()
-    for path in Files(3).paths:
-        path.touch()
+    for index in range(3):
+        (tmp_path / f"{index}.png").touch()
     names = np.load(extract(run, Files(3), tmp_path / "table.npz"))["names"]
-    assert names.tolist() == [str(path) for path in Files(3).paths]
+    assert names.tolist() == [str(tmp_path / f"{index}.png") for index in range(3)]

@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 from coloured_images import Coloured, Lamps, Unlabelled, tiny_encoder
+from PIL import Image
 
+from dppmask.data.folder import ImageFolder
 from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
@@ -115,13 +117,35 @@ def test_the_cache_answers_the_same_question_only(tmp_path, monkeypatch, part):
 
 def test_a_changed_file_is_another_key(tmp_path):
     class Files(Coloured):
-        paths = (tmp_path / "a.png",)
+        def path(self, index):
+            return tmp_path / "a.png"
 
     encoder = tiny_encoder()
     (tmp_path / "a.png").write_bytes(b"one")
     before = feature_key(encoder, Part(Coloured(7), "train", Files(7)), View(), Compute())
     (tmp_path / "a.png").write_bytes(b"another")
     assert feature_key(encoder, Part(Coloured(7), "train", Files(7)), View(), Compute()) != before
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_file_is_left_out_not_replaced(tmp_path, num_workers):
+    for index in range(5):
+        pixels = Coloured()[index].image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    whole = frozen_features(tiny_encoder(), Part.open(ImageFolder(str(tmp_path)), "train"), View(), Compute())
+    (tmp_path / "3.png").write_bytes(b"no image")
+    part = Part.open(ImageFolder(str(tmp_path)), "train")
+    compute = Compute(batch_size=2, num_workers=num_workers)
+    rest = frozen_features(tiny_encoder(), part, View(), compute)
+    assert rest.sample_ids.tolist() == [0, 1, 2, 4]
+    torch.testing.assert_close(rest.values, whole.values[[0, 1, 2, 4]])
+    assert rest.notes(part) == ["train: 1 images could not be read and are left out"]
+    assert whole.notes(part) == []
+
+
+def test_a_part_without_images():
+    with pytest.raises(UserError, match="the val part has no images"):
+        Part.open(Coloured(val_size=0), "val")
 
 
 def test_normalisation_and_precision_are_part_of_the_key(part):

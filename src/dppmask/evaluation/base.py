@@ -138,8 +138,15 @@ class Part:
 
     @classmethod
     def open(cls, data: ImageSource, split: Split) -> "Part":
-        """Raises UserError if the source has no such part."""
-        return cls(data, split, data.split(split))
+        """Open a part.
+
+        Raises:
+            UserError: If the source has no such part, or nothing is in it.
+        """
+        images = data.split(split)
+        if not len(images):
+            raise UserError(f"the {split} part has no images to evaluate on; hold some out")
+        return cls(data, split, images)
 
     def require_classes(self, protocol: str) -> list[str]:
         """Names of the classes or labels.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dppmask.errors import UserError, nearest
 from dppmask.evaluation.base import Compute, Part
-from dppmask.evaluation.features import part_batches
+from dppmask.evaluation.features import eval_transform_of, part_batches
 from dppmask.evaluation.metrics import average_precision
 from dppmask.evaluation.neighbours import Neighbours, find_neighbours
 from dppmask.models.encoder import Encoder
@@ -76,5 +76,5 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def _flat_pixels(part: Part, encoder: Encoder, compute: Compute) -> Iterator[Tensor]:
-    for batch in part_batches(part, encoder, compute, "raw pixels"):
+    for batch in part_batches(part, eval_transform_of(encoder), compute, "raw pixels"):
         yield batch.images.to(compute.device).flatten(1)

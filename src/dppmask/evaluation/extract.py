@@ -10,7 +10,7 @@ import safetensors.torch
 from dppmask.data.base import ImageSource, Split
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part, Precision
-from dppmask.evaluation.features import Features, Pooling, View, frozen_features
+from dppmask.evaluation.features import Features, Pooling, View, frozen_features, source_files
 from dppmask.evaluation.run import choose_device, open_subject
 from dppmask.models.encoder import Encoder
 from dppmask.training.files import replace_file
@@ -32,7 +32,7 @@ def extract(
     num_workers: int = 0,
     precision: Precision = "32",
 ) -> Path:
-    """Write the embedding of every image of a part, in index order.
+    """Write the embedding of every image of a part, in index order; unreadable images are left out.
 
     The file holds ``features`` float32 ``[n, D]``, ``sample_ids`` int64 ``[n]``, ``labels`` where there are
     any, and ``names``: the file of each image, or its index. In a ``.safetensors`` file the names are a JSON
@@ -71,9 +71,9 @@ def extract(
 
 
 def image_names(images: ImageSource, features: Features) -> list[str]:
-    """The file of each image, where the source has ``paths``, else its index."""
-    paths = getattr(images, "paths", None)
-    return [str(paths[i] if paths else i) for i in features.sample_ids.tolist()]
+    """The file of each image, where the source has files, else its index."""
+    files = source_files(images)
+    return [str(files[i] if files else i) for i in features.sample_ids.tolist()]
 
 
 def write_features(out: Path, features: Features, names: list[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.utils.data import Subset
 
 from dppmask import specs
 from dppmask.data.base import ImageSource
@@ -81,17 +82,22 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The features of one part of a source, in index order.
+    """The features of one part of a source, in index order; unreadable images are left out.
 
     Attributes:
         values: float32 ``[n, D]``.
-        sample_ids: int64 ``[n]``.
+        sample_ids: int64 ``[n]``, indices of the part.
         labels: Class index int64 ``[n]``, labels bool ``[n, L]``, or None.
     """
 
     values: Tensor
     sample_ids: Tensor
     labels: Tensor | None = None
+
+    def notes(self, part: Part) -> list[str]:
+        """Says how many images of the part could not be read, if any."""
+        missing = len(part.images) - len(self.values)
+        return [f"{part.split}: {missing} images could not be read and are left out"] if missing else []
 
     def require_labels(self) -> Tensor:
         """The labels.
@@ -117,15 +123,40 @@ def frozen(encoder: Encoder, compute: Compute) -> Iterator[None]:
             module.training = training
 
 
-def part_batches(part: Part, encoder: Encoder, compute: Compute, title: str) -> Iterator[Batch]:
-    """All images of a part, once and in index order, as the encoder wants them; progress goes to stderr."""
+def part_batches(
+    part: Part, transform: EvalTransform, compute: Compute, title: str, *, count: int | None = None
+) -> Iterator[Batch]:
+    """The first ``count`` images of a part (None = all), in index order; progress goes to stderr.
+
+    ``sample_ids`` are indices of the part. An image that cannot be read is left out, not replaced by the
+    next.
+    """
+    count = len(part.images) if count is None else min(count, len(part.images))
     batches = eval_batches(
-        part.images,
-        eval_transform_of(encoder),
+        Subset(part.images, range(count)),
+        transform,
         batch_size=compute.batch_size,
         num_workers=compute.num_workers,
     )
-    return reported(batches, f"{title} of {part.split}", total=len(part.images), per_item=compute.batch_size)
+    first = 0
+    for batch in reported(batches, f"{title} of {part.split}", total=count, per_item=compute.batch_size):
+        ids = torch.arange(first, first + len(batch.images))
+        first += len(ids)
+        batch = replace(batch, sample_ids=ids) if _all_read(part) else _without_stand_ins(batch, ids)
+        if len(batch.images):
+            yield batch
+
+
+def _all_read(part: Part) -> bool:
+    """Whether every file so far could be read; sources that are no files say nothing about it."""
+    return getattr(part.images, "num_unreadable", 0) == 0
+
+
+def _without_stand_ins(batch: Batch, ids: Tensor) -> Batch:
+    """Drop images that stand in for unreadable ones: their id is not the one asked for."""
+    own = batch.sample_ids == ids
+    labels = None if batch.labels is None else batch.labels[own]
+    return Batch(batch.images[own], ids[own], batch.crops[own], labels)
 
 
 def eval_transform_of(encoder: Encoder) -> EvalTransform:
@@ -162,7 +193,7 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
         "transform": specs.describe(eval_transform_of(encoder)),
         "data": specs.describe(part.data),
         "split": part.split,
-        "files": source_files(part.images),
+        "files": [_stamp(path) for path in source_files(part.images)],
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
@@ -183,18 +214,23 @@ def weights_hash(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def source_files(part: ImageSource) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of each file of a source that has ``paths``; else nothing."""
-    paths = [Path(path) for path in getattr(part, "paths", [])]
-    stats = [path.stat() for path in paths]
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
+def source_files(images: ImageSource) -> list[Path]:
+    """The file of every image, where the source has a method ``path(index)``; else nothing."""
+    path = getattr(images, "path", None)
+    return [path(index) for index in range(len(images))] if path else []
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Name, size and time of change."""
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _extract(encoder: Encoder, part: Part, view: View, compute: Compute, title: str) -> Features:
     encoder = encoder.to(compute.device)
     values, ids, labels = [], [], []
     with frozen(encoder, compute):
-        for batch in part_batches(part, encoder, compute, title):
+        for batch in part_batches(part, eval_transform_of(encoder), compute, title):
             tokens = encoder.encode(batch.images.to(compute.device), blocks=view.blocks)
             values.append(view.pool(tokens).cpu())
             ids.append(batch.sample_ids)

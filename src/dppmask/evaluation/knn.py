@@ -88,7 +88,10 @@ class KNN(Protocol):
             RANDOM_ENCODER: lambda: values(score(fresh_neighbours())),
         }
         baselines = {name: beside[name]() for name in self.baselines}
-        return Result(self.name, values(found), standard_errors=errors(found), baselines=baselines)
+        notes = train.notes(train_part) + val.notes(val_part)
+        return Result(
+            self.name, values(found), standard_errors=errors(found), baselines=baselines, notes=notes
+        )
 
     def accuracies(
         self, neighbours: Neighbours, targets: Tensor, labels: Tensor

@@ -39,7 +39,8 @@ class Linear(Protocol):
 
     The learning rate is ``base_lr · batch_size / 256`` after a linear warm-up, then half a cosine to 0, set
     at every step. Training images are cropped at random and flipped. The accuracy reported is that of the
-    last epoch on the validation part, which is looked at once; MAE's own script reports the best epoch.
+    last epoch on the validation part, which is looked at once; MAE's own script reports the best epoch. Crops
+    are torchvision's, which tries ten times for one that fits; MAE's script tries once and clamps.
 
     LARS moves the weights by a small share of their length per step, so a short training hardly moves them:
     below some ten thousand images use :class:`~dppmask.evaluation.linear_fast.LinearFast`, or a larger
@@ -100,9 +101,9 @@ class Linear(Protocol):
         encoder, compute = subject.require_encoder(self.name), subject.compute
         train_part, val_part = Part.open(data, "train"), Part.open(data, "val")
         num_classes = len(train_part.require_single_label(self.name, instead="LinearFast"))
-        train_labels = frozen_features(encoder, train_part, self.view, compute).require_labels()
+        train = frozen_features(encoder, train_part, self.view, compute)
         val = frozen_features(encoder, val_part, self.view, compute)
-        val_labels = val.require_labels()
+        train_labels, val_labels = train.require_labels(), val.require_labels()
 
         def score(scores: Tensor) -> dict[str, tuple[float, float]]:
             return classification_metrics(scores, val_labels)
@@ -128,6 +129,7 @@ class Linear(Protocol):
             standard_errors=errors(found),
             baselines={name: beside[name]() for name in self.baselines},
             tables={"epochs": epochs},
+            notes=train.notes(train_part) + val.notes(val_part),
         )
 
     def train_head(

@@ -117,7 +117,7 @@ class LinearFast(Protocol):
             values(found),
             standard_errors=errors(found),
             baselines={name: beside[name]() for name in self.baselines},
-            notes=_missing_labels(val_labels, names),
+            notes=train.notes(train_part) + val.notes(val_part) + _missing_labels(val_labels, names),
             tables={"penalties": head.penalties} | _label_table(scores, val_labels, names),
         )
 

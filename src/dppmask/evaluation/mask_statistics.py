@@ -8,18 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from dppmask import specs
 from dppmask.data.base import ImageSource, Split
-from dppmask.data.module import eval_batches
 from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation import mask_measures as measures
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen
+from dppmask.evaluation.features import eval_transform_of, frozen, part_batches
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches, ratio
-from dppmask.evaluation.progress import reported
 from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, Tokens, num_masked_for
 from dppmask.masks.base import check_ratio
 from dppmask.masks.features import Source, read_features
@@ -140,23 +137,12 @@ class MaskStatistics(Protocol):
         """Images with everything the strategies and the statistics read."""
         compute, encoder = subject.compute, subject.encoder
         view = PatchView.of(encoder) if encoder else PatchView.square(self.image_size, self.patch_size)
-        count = min(self.num_images or len(part.images), len(part.images))
-        images = Subset(part.images, range(count))
-        batches = eval_batches(
-            images,
-            view.transform,
-            batch_size=compute.batch_size,
-            num_workers=compute.num_workers,
-        )
-        knows_objects = images[0].objects is not None
-        position = 0
-        for batch in reported(batches, f"masks of {part.split}", total=count, per_item=compute.batch_size):
+        knows_objects = part.images[0].objects is not None
+        for batch in part_batches(part, view.transform, compute, "masks", count=self.num_images):
             context = make_context(batch.images.to(compute.device), view, subject, needs)
             features = read_features(context, self.kernel_source or ("tokens" if encoder else "pixels"))
-            rows = range(position, position + len(batch.images))
-            stored = [images[row].objects for row in rows] if knows_objects else [None]
+            stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]
             yield MeasuredBatch(context, view.grid, features, view.locate(stored))
-            position = rows.stop
 
 
 @dataclass(frozen=True, eq=False)
