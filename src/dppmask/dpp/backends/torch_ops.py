@@ -20,27 +20,27 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
     rows = L.reshape(B * N, N)
     offset = torch.arange(0, B * N, N, device=L.device)  # [B]
     smallest = tolerance[:, None].clamp(min=torch.finfo(L.dtype).tiny)
-    factor = L.new_zeros(B, k, N)
+    by_step = L.new_zeros(k, B, N)  # contiguous in what a step writes
+    factor = by_step.transpose(0, 1)  # [B, k, N]
     residual = L.diagonal(dim1=1, dim2=2).clone()  # [B, N], d² of every item
-    items = L.new_zeros(B, k, dtype=torch.int64)
-    gains = L.new_zeros(B, k)
+    items, gains = [L.new_empty(B, 0, dtype=torch.int64)], [L.new_empty(B, 0)]
     for step in range(k):
         if step == 0 and first is not None:
             item = first[:, None]
             gain = residual.gather(1, item)
         else:
             gain, item = residual.max(1, keepdim=True)  # [B, 1]
-        items[:, step : step + 1] = item
-        gains[:, step : step + 1] = gain
-        row = rows.index_select(0, item[:, 0] + offset)[:, None]  # [B, 1, N]
+        items.append(item)
+        gains.append(gain)
+        row = rows.index_select(0, item[:, 0] + offset)  # [B, N]
         if step > 0:
             past = factor[:, :step]
             weights = past.gather(2, item[:, :, None].expand(-1, step, -1))  # [B, step, 1]
-            row = torch.baddbmm(row, weights.mT, past, alpha=-1)
-        row = row[:, 0] * gain.maximum(smallest).rsqrt()
-        factor[:, step] = row
+            row[:, None].baddbmm_(weights.mT, past, alpha=-1)
+        row.mul_(gain.maximum(smallest).rsqrt())
+        by_step[step] = row
         residual.addcmul_(row, row, value=-1).scatter_(1, item, -torch.inf)
-    return items, gains
+    return torch.cat(items, dim=1), torch.cat(gains, dim=1)
 
 
 def eigenvector_chances(inclusion: Tensor, noise: Tensor, size: Tensor) -> Tensor:
