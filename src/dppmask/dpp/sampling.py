@@ -107,8 +107,8 @@ def _sample_spanned(vectors: Tensor, chance: Tensor, noise: Tensor, size: int) -
     chosen = noise < chance
     fresh = torch.where(chosen, noise / chance, 0)
     order = _true_first(chosen)[:, :size]
-    span = vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))  # [B, N, size]
-    span = span * chosen.gather(1, order)[:, None]
+    span = vectors.mT.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[1]))  # [B, size, N]
+    span = span * chosen.gather(1, order)[:, :, None]
     with no_autocast(span):
         return torch_ops.sample_projection(span, chosen.sum(1), fresh.gather(1, order))
 

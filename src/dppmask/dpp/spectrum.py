@@ -27,14 +27,15 @@ def decompose(L: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If ``L`` is clearly not positive semi-definite (looked at on the CPU only).
     """
     dtype, L = L.dtype, L.double()
+    diagonal = L.diagonal(dim1=-2, dim2=-1)
+    scale = diagonal[..., :1]
+    if bool((diagonal == scale).all()):
+        values, vectors = eigh(L)
+        values = values / torch.where(scale > 0, scale, 1)
+        return _without_noise(values, diagonal, dtype) * scale, vectors
     correlation, root = to_unit_diagonal(L)
     values, vectors = eigh(correlation)
-    _check_positive(L.diagonal(dim1=-2, dim2=-1), values, dtype)
-    noise = rounding_noise(values, L.shape[-1], dtype)
-    values = torch.where(values > noise[..., None], values, 0)
-    if bool((root == root[..., :1]).all()):
-        return values * root[..., :1].square(), vectors
-    return _rescale(values, vectors, root)
+    return _rescale(_without_noise(values, diagonal, dtype), vectors, root)
 
 
 def to_unit_diagonal(L: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,14 +58,18 @@ def rounding_noise(values: Tensor, size: int | Tensor, dtype: torch.dtype) -> Te
     return size * (EPS * values[..., -1]).clamp(min=torch.finfo(dtype).eps)
 
 
-def _check_positive(diagonal: Tensor, values: Tensor, dtype: torch.dtype) -> None:
-    """Raise where a diagonal entry, or an eigenvalue after rescaling, is negative by more than rounding."""
-    if not can_look_at(values):
-        return
+def _without_noise(values: Tensor, diagonal: Tensor, dtype: torch.dtype) -> Tensor:
+    """Eigenvalues of a kernel rescaled to a unit diagonal, those of rounding noise set to 0.
+
+    Raises:
+        ValueError: If one of them, or the diagonal before rescaling, is negative by more than rounding.
+    """
     slack = torch.finfo(dtype).eps ** 0.5
     for name, entries in (("diagonal entry", diagonal), ("eigenvalue, relative to the diagonal,", values)):
-        if (entries < -slack * entries.abs().amax(-1, keepdim=True)).any():
+        if can_look_at(entries) and (entries < -slack * entries.abs().amax(-1, keepdim=True)).any():
             raise ValueError(f"L must be positive semi-definite, got a {name} of {float(entries.min()):.3g}")
+    noise = rounding_noise(values, values.shape[-1], dtype)
+    return torch.where(values > noise[..., None], values, 0)
 
 
 def _rescale(values: Tensor, vectors: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,13 +69,14 @@ def eigenvector_chances(inclusion: Tensor, noise: Tensor, size: Tensor) -> Tenso
 
 
 def sample_projection(vectors: Tensor, size: Tensor, noise: Tensor) -> Tensor:
-    """Sample the projection DPP spanned by orthonormal columns, by the chain rule.
+    """Sample the projection DPP spanned by orthonormal vectors, by the chain rule.
 
     An item's chance is its squared distance from the span of the items chosen before. That span is kept as an
-    orthonormal basis, each new row orthogonalised twice, so errors do not grow with the number of items.
-
+    An item's chance is its squared distance from the span of the items chosen before. That span is kept as
+    an orthonormal basis, each new direction orthogonalised twice, so errors do not grow with the number of
+    items.
     Args:
-        vectors: ``[B, N, R]``; columns at and after ``size`` are zero.
+        vectors: ``[B, R, N]``, one in each row; those at and after ``size`` are zero.
         size: int64 ``[B]``.
         noise: ``[B, R]``, uniform in [0, 1).
 
@@ -84,23 +85,24 @@ def sample_projection(vectors: Tensor, size: Tensor, noise: Tensor) -> Tensor:
 
     Source: Kulesza and Taskar (2012), Algorithm 1; Gillenwater (2014), Algorithm 2.
     """
-    B, N, R = vectors.shape
+    B, R, N = vectors.shape
     tiny = torch.finfo(vectors.dtype).tiny
     below_one = 1 - torch.finfo(vectors.dtype).eps
-    basis = vectors.new_zeros(B, R, R)  # rows are orthonormal
-    remaining = vectors.square().sum(2)  # [B, N], squared distances
+    basis = vectors.new_zeros(B, R, R)  # directions in rows
+    remaining = vectors.square().sum(1)  # [B, N], squared distances
     chosen = torch.zeros(B, N, dtype=torch.bool, device=vectors.device)
     for step in range(R):
         cumulative = remaining.cumsum(1)
         target = noise[:, step, None] * below_one * cumulative[:, -1:]
         item = torch.searchsorted(cumulative, target, right=True).clamp(max=N - 1)  # [B, 1]
         chosen |= torch.zeros_like(chosen).scatter_(1, item, (step < size)[:, None])
-        row = vectors.gather(1, item[:, :, None].expand(-1, -1, R))  # [B, 1, R]
+        direction = vectors.gather(2, item[:, None].expand(-1, R, -1)).mT  # [B, 1, R]
         past = basis[:, :step]
         for _ in range(2):
-            row = row - (row @ past.mT) @ past
-        row = row / torch.linalg.vector_norm(row, dim=2, keepdim=True).clamp(min=tiny)
-        basis[:, step] = row[:, 0]
-        projection = (vectors @ row.mT)[:, :, 0]  # [B, N]
-        remaining = (remaining - projection.square()).clamp(min=0).scatter(1, item, 0)
+            direction = direction - (direction @ past.mT) @ past
+        norm = torch.linalg.vector_norm(direction, dim=2, keepdim=True)
+        direction = direction / norm.clamp(min=tiny)
+        basis[:, step] = direction[:, 0]
+        projection = (direction @ vectors)[:, 0]  # [B, N]
+        remaining = (remaining - projection.square()).clamp_(min=0).scatter_(1, item, 0)
     return chosen
