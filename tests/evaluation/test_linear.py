@@ -7,6 +7,7 @@ from dppmask.errors import UserError
 from dppmask.evaluation import Compute, Linear, Part, Subject
 from dppmask.evaluation.lars import LARS
 from dppmask.evaluation.linear import largest_divisor, linear_head, update
+from dppmask.evaluation.task import Task
 from dppmask.rng import fold_in, seeded
 from dppmask.training.schedule import warmup_cosine
 
@@ -44,8 +45,10 @@ def test_an_update_equals_the_formula():
 
 
 def trained(encoder, compute, **changes):
-    part = Part.open(Coloured(train_size=70), "train")
-    return Linear(**QUICK | {"epochs": 2} | changes).train_head(encoder, part, compute, 3, seed=0)
+    protocol = Linear(**QUICK | {"epochs": 2} | changes)
+    train, val = (Part.open(Coloured(train_size=70), name) for name in ("train", "val"))
+    encoded = Task(train, val, ["a", "b", "c"], protocol.view, compute).encode(encoder)
+    return protocol.train_head(encoded, seed=0)
 
 
 def test_large_batches_are_encoded_in_pieces():

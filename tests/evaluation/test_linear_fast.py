@@ -100,7 +100,7 @@ def test_several_labels_an_image():
     assert result.baselines["chance"]["mAP"] == pytest.approx(prevalence.mean().item())
     assert set(result.baselines) == {"chance", "raw_pixels", "random_encoder"}
     assert [row["label"] for row in result.tables["labels"]] == ["red", "green", "blue", "never"]
-    assert "has never; a label without positives scores 0" in result.notes[0]
+    assert "no image has never; labels without positives score 0" in result.notes[0]
 
 
 def test_equal_calls_give_equal_results():

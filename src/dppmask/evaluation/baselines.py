@@ -7,18 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dppmask.errors import UserError, nearest
-from dppmask.evaluation.base import Compute, Part
+from dppmask.evaluation.base import Part
 from dppmask.evaluation.features import eval_transform_of, part_batches
 from dppmask.evaluation.metrics import average_precision
 from dppmask.evaluation.neighbours import Neighbours, find_neighbours
+from dppmask.evaluation.task import Encoded
 from dppmask.models.encoder import Encoder
 from dppmask.rng import seeded
 
 CHANCE, RAW_PIXELS, RANDOM_ENCODER = BASELINES = ("chance", "raw_pixels", "random_encoder")
-PIXEL_NEIGHBOURS, PIXEL_TEMPERATURE = (
-    20,
-    0.07,
-)  # of the raw-pixel k-NN beside protocols that have no k of their own
+PIXEL_NEIGHBOURS = 20  # and the temperature, of the raw-pixel k-NN beside protocols without a k of their own
+PIXEL_TEMPERATURE = 0.07
 _RANDOM_WEIGHTS = 7  # keeps the stream of fresh weights apart from others of the same seed
 
 
@@ -29,45 +28,41 @@ def check_baselines(names: Sequence[str]) -> None:
             raise UserError(f"baseline {name!r} does not exist; {nearest(name, BASELINES)}")
 
 
-def chance_accuracy(train_labels: Tensor, val_labels: Tensor) -> float:
-    """Accuracy of always answering the most frequent training class; 1 / C where classes are balanced."""
-    return (val_labels == train_labels.bincount().argmax()).double().mean().item()
+def chance_level(encoded: Encoded) -> float:
+    """What needs no image.
 
-
-def chance_precision(val_labels: Tensor) -> float:
-    """Mean average precision of a constant score on labels bool ``[n, L]``: the mean share of positives."""
-    return average_precision(torch.zeros(val_labels.shape), val_labels).mean().item()
+    Classes: the accuracy of always answering the most frequent training class, 1 / C where they are balanced.
+    Several labels: the mean average precision of a constant score, which is the mean share of positives.
+    """
+    labels = encoded.val_labels
+    if labels.ndim > 1:
+        return average_precision(torch.zeros(labels.shape), labels).mean().item()
+    return (labels == encoded.train_labels.bincount().argmax()).double().mean().item()
 
 
 def random_encoder(encoder: Encoder, *, seed: int) -> Encoder:
-    """The same architecture, freshly initialised."""
+    """The same architecture and normalisation, freshly initialised."""
     with seeded(seed, _RANDOM_WEIGHTS):
-        return Encoder(**encoder.arguments())
+        fresh = Encoder(**encoder.arguments())
+    fresh.mean, fresh.std = encoder.mean, encoder.std
+    return fresh
 
 
-def pixel_neighbours(train: Part, val: Part, encoder: Encoder, compute: Compute, *, k: int) -> Neighbours:
+def pixel_neighbours(encoded: Encoded, *, k: int) -> Neighbours:
     """The nearest training images of each validation image, by the cosine of their normalised pixels.
 
     Pixels are those of the evaluation transform, at full size, all channels in one vector. Validation pixels
     are held in memory; training pixels pass by.
     """
-    queries = torch.cat(list(_flat_pixels(val, encoder, compute)))
-    return find_neighbours(queries, _flat_pixels(train, encoder, compute), k=k)
+    queries = torch.cat(list(_flat_pixels(encoded, encoded.task.val)))
+    return find_neighbours(queries, _flat_pixels(encoded, encoded.task.train), k=k)
 
 
-def pixel_votes(train: Part, val: Part, encoder: Encoder, compute: Compute, train_targets: Tensor) -> Tensor:
-    """Scores ``[Q, C]`` of the validation images by k-NN on raw pixels, k = 20 (or all images, if fewer).
-
-    Args:
-        train: Whose images are the neighbours.
-        val: Whose images are classified.
-        encoder: Whose image size and normalisation count.
-        compute: Where.
-        train_targets: One-hot or multi-hot ``[M, C]``.
-    """
-    k = min(PIXEL_NEIGHBOURS, len(train_targets))
-    neighbours = pixel_neighbours(train, val, encoder, compute, k=k)
-    return neighbours.votes(train_targets, k=k, temperature=PIXEL_TEMPERATURE)
+def pixel_votes(encoded: Encoded) -> Tensor:
+    """Scores ``[Q, C]`` of the validation images by k-NN on raw pixels, k = 20 (or all images, if fewer)."""
+    k = min(PIXEL_NEIGHBOURS, len(encoded.train_labels))
+    targets = one_hot(encoded.train_labels, encoded.task.num_classes)
+    return pixel_neighbours(encoded, k=k).votes(targets, k=k, temperature=PIXEL_TEMPERATURE)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
@@ -75,6 +70,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels.float()
 
 
-def _flat_pixels(part: Part, encoder: Encoder, compute: Compute) -> Iterator[Tensor]:
-    for batch in part_batches(part, eval_transform_of(encoder), compute, "raw pixels"):
+def _flat_pixels(encoded: Encoded, part: Part) -> Iterator[Tensor]:
+    compute = encoded.task.compute
+    for batch in part_batches(part, eval_transform_of(encoded.encoder), compute, "raw pixels"):
         yield batch.images.to(compute.device).flatten(1)

@@ -1,40 +1,29 @@
 """MAE's linear probe: LARS on a batch-normalised head, images augmented anew in every epoch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dppmask.data.base import ImageSource
 from dppmask.data.module import Batch, TrainLoader
 from dppmask.data.transforms import TrainTransform
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Compute, Part, Protocol, Result, Subject
-from dppmask.evaluation.baselines import (
-    BASELINES,
-    CHANCE,
-    RANDOM_ENCODER,
-    RAW_PIXELS,
-    chance_accuracy,
-    check_baselines,
-    one_hot,
-    pixel_votes,
-    random_encoder,
-)
-from dppmask.evaluation.features import Pooling, View, frozen, frozen_features
+from dppmask.evaluation.baselines import BASELINES
+from dppmask.evaluation.features import Pooling, frozen
 from dppmask.evaluation.lars import LARS
-from dppmask.evaluation.metrics import classification_metrics, errors, values
+from dppmask.evaluation.metrics import Scored, classification_metrics
+from dppmask.evaluation.probe import Probe, Tables
 from dppmask.evaluation.progress import reported
-from dppmask.models.encoder import Encoder
+from dppmask.evaluation.task import Encoded
 from dppmask.rng import seeded
 from dppmask.training.schedule import scaled_learning_rate, warmup_cosine
 
 _HEAD_WEIGHTS = 11  # keeps the stream of the head's first weights apart from others of the same seed
 
 
-class Linear(Protocol):
+class Linear(Probe):
     """The linear probe of MAE: frozen encoder, batch normalisation without affine part, linear layer, LARS.
 
     The learning rate is ``base_lr · batch_size / 256`` after a linear warm-up, then half a cosine to 0, set
@@ -74,6 +63,7 @@ class Linear(Protocol):
         blocks: int = 1,
         baselines: Sequence[str] = BASELINES,
     ) -> None:
+        super().__init__(pooling=pooling, blocks=blocks, baselines=baselines)
         if not 0 <= warmup_epochs < epochs:
             raise UserError(f"warmup_epochs must be in [0, epochs), got {warmup_epochs} of {epochs}")
         if batch_size < 2:
@@ -82,79 +72,37 @@ class Linear(Protocol):
             raise UserError(f"base_lr must be positive, got {base_lr}; MAE uses 0.1")
         if not 0.0 < min_scale <= 1.0:
             raise UserError(f"min_scale must be in (0, 1], got {min_scale}; MAE uses 0.08")
-        check_baselines(baselines)
         self.epochs = epochs
         self.warmup_epochs = warmup_epochs
         self.batch_size = batch_size
         self.base_lr = base_lr
         self.min_scale = min_scale
-        self.pooling = pooling
-        self.blocks = blocks
-        self.view = View(pooling, blocks)
-        self.baselines = tuple(baselines)
 
-    def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
-        """See :meth:`~dppmask.evaluation.base.Protocol.run`.
+    def assess(self, encoded: Encoded, *, seed: int) -> tuple[Scored, Tables]:
+        """Train a head and test it.
 
         The seed decides the first weights, the order and augmentation of the images, and the random encoder.
         """
-        encoder, compute = subject.require_encoder(self.name), subject.compute
-        train_part, val_part = Part.open(data, "train"), Part.open(data, "val")
-        num_classes = len(train_part.require_single_label(self.name, instead="LinearFast"))
-        train = frozen_features(encoder, train_part, self.view, compute)
-        val = frozen_features(encoder, val_part, self.view, compute)
-        train_labels, val_labels = train.require_labels(), val.require_labels()
+        head, rows = self.train_head(encoded, seed=seed)
+        scores = scores_of(head, encoded.val.values)
+        return classification_metrics(scores, encoded.val_labels), {"epochs": rows}
 
-        def score(scores: Tensor) -> dict[str, tuple[float, float]]:
-            return classification_metrics(scores, val_labels)
-
-        def fresh_scores() -> Tensor:
-            fresh = random_encoder(encoder, seed=seed)
-            head, _ = self.train_head(
-                fresh, train_part, compute, num_classes, seed=seed, title="random encoder"
-            )
-            return scores_of(head, frozen_features(fresh, val_part, self.view, compute).values)
-
-        head, epochs = self.train_head(encoder, train_part, compute, num_classes, seed=seed)
-        found = score(scores_of(head, val.values))
-        targets = one_hot(train_labels, num_classes)
-        beside: dict[str, Callable[[], dict[str, float]]] = {
-            CHANCE: lambda: dict.fromkeys(found, chance_accuracy(train_labels, val_labels)),
-            RAW_PIXELS: lambda: values(score(pixel_votes(train_part, val_part, encoder, compute, targets))),
-            RANDOM_ENCODER: lambda: values(score(fresh_scores())),
-        }
-        return Result(
-            self.name,
-            values(found),
-            standard_errors=errors(found),
-            baselines={name: beside[name]() for name in self.baselines},
-            tables={"epochs": epochs},
-            notes=train.notes(train_part) + val.notes(val_part),
-        )
-
-    def train_head(
-        self,
-        encoder: Encoder,
-        part: Part,
-        compute: Compute,
-        num_classes: int,
-        *,
-        seed: int,
-        title: str = "linear probe",
-    ) -> tuple[nn.Sequential, list[dict[str, float]]]:
+    def train_head(self, encoded: Encoded, *, seed: int) -> tuple[nn.Sequential, list[dict[str, float]]]:
         """The trained head, and a row per epoch: mean loss, and the learning rate of its last step.
 
         Raises:
-            UserError: If the part has fewer images than one batch.
+            UserError: If the training part has fewer images than one batch.
         """
-        steps_per_epoch = len(part.images) // self.batch_size
+        task = encoded.task
+        num_images = len(task.train.images)
+        steps_per_epoch = num_images // self.batch_size
         if steps_per_epoch == 0:
             raise UserError(
-                f"batch_size must be at most the number of training images, {len(part.images)}, "
+                f"batch_size must be at most the number of training images, {num_images}, "
                 f"got {self.batch_size}"
             )
         with seeded(seed, _HEAD_WEIGHTS):
-            head = linear_head(self.view.width(encoder), num_classes).to(compute.device)
+            head = linear_head(self.view.width(encoded.encoder), task.num_classes).to(task.compute.device)
         lengths = {
             "warmup_steps": self.warmup_epochs * steps_per_epoch,
             "total_steps": self.epochs * steps_per_epoch,
@@ -163,9 +111,7 @@ class Linear(Protocol):
         optimizer = LARS(head.parameters(), lr=peak)
         losses: list[Tensor] = []
         rows: list[dict[str, float]] = []
-        for step, (features, labels) in enumerate(
-            self._steps(encoder, part, compute, seed=seed, title=title)
-        ):
+        for step, (features, labels) in enumerate(self._steps(encoded, seed=seed)):
             lr = peak * warmup_cosine(step, **lengths)
             losses.append(update(head, optimizer, features, labels, lr=lr))
             if (step + 1) % steps_per_epoch == 0:
@@ -173,16 +119,15 @@ class Linear(Protocol):
                 losses = []
         return head.eval(), rows
 
-    def _steps(
-        self, encoder: Encoder, part: Part, compute: Compute, *, seed: int, title: str
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _steps(self, encoded: Encoded, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Features ``[batch_size, D]`` and labels of every update; images are encoded in smaller pieces."""
-        encoder = encoder.to(compute.device)
+        compute = encoded.task.compute
+        encoder = encoded.encoder.to(compute.device)
         piece = largest_divisor(self.batch_size, compute.batch_size)
         pieces = self.batch_size // piece
         height, width = encoder.image_size
         loader = TrainLoader(
-            part.images,
+            encoded.task.train.images,
             TrainTransform((height, width), scale=(self.min_scale, 1.0), mean=encoder.mean, std=encoder.std),
             batch_size=piece,
             accumulate=pieces,
@@ -192,6 +137,7 @@ class Linear(Protocol):
         total = len(loader) * piece * self.epochs
         features: list[Tensor] = []
         labels: list[Tensor] = []
+        title = f"linear probe on {encoded.title}"
         for batch in reported(_epochs(loader, self.epochs), title, total=total, per_item=piece):
             with frozen(encoder, compute):
                 tokens = encoder.encode(batch.images.to(compute.device), blocks=self.blocks)

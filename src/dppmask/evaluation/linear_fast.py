@@ -7,29 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Part, Protocol, Result, Subject
-from dppmask.evaluation.baselines import (
-    BASELINES,
-    CHANCE,
-    RANDOM_ENCODER,
-    RAW_PIXELS,
-    chance_accuracy,
-    chance_precision,
-    check_baselines,
-    one_hot,
-    pixel_votes,
-    random_encoder,
-)
-from dppmask.evaluation.features import Pooling, View, frozen_features
-from dppmask.evaluation.metrics import average_precision, classification_metrics, errors, values
+from dppmask.evaluation.baselines import BASELINES, one_hot
+from dppmask.evaluation.features import Pooling
+from dppmask.evaluation.metrics import Scored, average_precision, classification_metrics
+from dppmask.evaluation.probe import Probe, Tables
+from dppmask.evaluation.task import Encoded
 from dppmask.rng import fold_in
 
 EPSILON = 1e-6  # added to the variance of a feature, as in MAE's probe
 
 
-class LinearFast(Protocol):
+class LinearFast(Probe):
     """Logistic regression on the frozen features of un-augmented images.
 
     Features are standardised with the statistics of the training part (a batch normalisation without affine
@@ -50,6 +39,8 @@ class LinearFast(Protocol):
         UserError: If an argument is outside its range.
     """
 
+    several_labels = True
+
     def __init__(
         self,
         l2: Sequence[float] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
@@ -59,6 +50,7 @@ class LinearFast(Protocol):
         blocks: int = 1,
         baselines: Sequence[str] = BASELINES,
     ) -> None:
+        super().__init__(pooling=pooling, blocks=blocks, baselines=baselines)
         if not l2 or min(l2) <= 0.0:
             raise UserError(f"l2 must be one or several positive numbers, got {tuple(l2)}")
         if not 0.0 < held_out < 1.0:
@@ -67,59 +59,21 @@ class LinearFast(Protocol):
             )
         if max_iterations < 1:
             raise UserError(f"max_iterations must be at least 1, got {max_iterations}")
-        check_baselines(baselines)
         self.l2 = tuple(l2)
         self.held_out = held_out
         self.max_iterations = max_iterations
-        self.pooling = pooling
-        self.blocks = blocks
-        self.view = View(pooling, blocks)
-        self.baselines = tuple(baselines)
 
-    def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
-        """See :meth:`~dppmask.evaluation.base.Protocol.run`.
+    def assess(self, encoded: Encoded, *, seed: int) -> tuple[Scored, Tables]:
+        """Fit and test.
 
-        The seed decides what is held out, the random encoder, and the resamples behind the standard error of
-        mAP.
+        The seed decides what is held out, the random encoder, and the resamples behind the error of mAP.
         """
-        encoder, compute = subject.require_encoder(self.name), subject.compute
-        train_part, val_part = Part.open(data, "train"), Part.open(data, "val")
-        names = train_part.require_classes(self.name)
-        train = frozen_features(encoder, train_part, self.view, compute)
-        val = frozen_features(encoder, val_part, self.view, compute)
-        train_labels, val_labels = train.require_labels(), val.require_labels()
-
-        def score(scores: Tensor) -> dict[str, tuple[float, float]]:
-            return classification_metrics(scores, val_labels, seed=seed)
-
-        def raw_pixels() -> Tensor:
-            return pixel_votes(train_part, val_part, encoder, compute, one_hot(train_labels, len(names)))
-
-        def fresh_scores() -> Tensor:
-            fresh = random_encoder(encoder, seed=seed)
-            features = frozen_features(fresh, train_part, self.view, compute, title="random encoder")
-            queries = frozen_features(fresh, val_part, self.view, compute, title="random encoder")
-            return self.probe(features.values, train_labels, len(names), seed=seed).scores(queries.values)
-
-        head = self.probe(train.values, train_labels, len(names), seed=seed)
-        scores = head.scores(val.values)
-        found = score(scores)
-        chance = (
-            chance_precision(val_labels) if val_labels.ndim > 1 else chance_accuracy(train_labels, val_labels)
-        )
-        beside: dict[str, Callable[[], dict[str, float]]] = {
-            CHANCE: lambda: dict.fromkeys(found, chance),
-            RAW_PIXELS: lambda: values(score(raw_pixels())),
-            RANDOM_ENCODER: lambda: values(score(fresh_scores())),
-        }
-        return Result(
-            self.name,
-            values(found),
-            standard_errors=errors(found),
-            baselines={name: beside[name]() for name in self.baselines},
-            notes=train.notes(train_part) + val.notes(val_part) + _missing_labels(val_labels, names),
-            tables={"penalties": head.penalties} | _label_table(scores, val_labels, names),
-        )
+        device, task = encoded.task.compute.device, encoded.task
+        features, labels = encoded.train.values.to(device), encoded.train_labels.to(device)
+        head = self.probe(features, labels, task.num_classes, seed=seed)
+        scores = head.scores(encoded.val.values.to(device)).cpu()
+        tables = {"penalties": head.penalties} | label_table(scores, encoded.val_labels, task.class_names)
+        return classification_metrics(scores, encoded.val_labels, seed=seed), tables
 
     def probe(self, features: Tensor, labels: Tensor, num_classes: int, *, seed: int) -> "FittedHead":
         """Choose the penalty on a held-out share and fit the head to everything.
@@ -222,21 +176,13 @@ class FittedHead:
         return FittedHead(self.mean, self.scale, weight.detach(), bias.detach(), self.penalties)
 
 
-def _missing_labels(labels: Tensor, names: Sequence[str]) -> list[str]:
-    """Says which labels no image has, and what that does to mAP."""
-    if labels.ndim == 1 or labels.any(0).all():
-        return []
-    missing = [name for name, known in zip(names, labels.any(0).tolist(), strict=True) if not known]
-    return [f"mAP: no validation image has {', '.join(missing)}; a label without positives scores 0"]
-
-
-def _label_table(scores: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, list[dict[str, object]]]:
+def label_table(scores: Tensor, labels: Tensor, names: Sequence[str]) -> Tables:
     """Average precision label by label; 0 for a label without positives."""
     if labels.ndim == 1:
         return {}
     precision = average_precision(scores, labels).tolist()
     counts = labels.sum(0).tolist()
-    rows: list[dict[str, object]] = [
+    rows = [
         {"label": name, "average_precision": value, "positives": count}
         for name, value, count in zip(names, precision, counts, strict=True)
     ]

@@ -9,6 +9,8 @@ from torch import Tensor
 from dppmask.errors import UserError
 from dppmask.rng import fold_in
 
+Scored = dict[str, tuple[float, float]]  # metric → value and standard error
+
 
 def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
     """Share of equal entries of two int64 ``[n]``, and its binomial standard error."""
@@ -90,9 +92,7 @@ def mean_average_precision(
     return average_precision(scores, targets).mean().item(), drawn_means[~drawn_means.isnan()].std().item()
 
 
-def classification_metrics(
-    scores: Tensor, labels: Tensor, *, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+def classification_metrics(scores: Tensor, labels: Tensor, *, seed: int = 0) -> Scored:
     """The metric of labelled images with its standard error: "top1" of classes, "mAP" of several labels.
 
     Args:
@@ -110,12 +110,12 @@ def classification_metrics(
     return {"mAP": mean_average_precision(scores, labels, seed=seed)}
 
 
-def values(found: dict[str, tuple[float, float]]) -> dict[str, float]:
+def values(found: Scored) -> dict[str, float]:
     """The metrics without their standard errors."""
     return {name: value for name, (value, _) in found.items()}
 
 
-def errors(found: dict[str, tuple[float, float]]) -> dict[str, float]:
+def errors(found: Scored) -> dict[str, float]:
     """The standard errors alone."""
     return {name: error for name, (_, error) in found.items()}
 
