@@ -80,6 +80,14 @@ def test_equal_calls_differ_in_timings_alone(scenes):
     assert "DPPMask(source=pixels)/ms_per_batch_q80" in one.timings
 
 
+def test_the_speed_knobs_change_nothing(scenes):
+    def run(**compute):
+        protocol = MaskStatistics(num_images=6, image_size=64, patch_size=16)
+        return protocol.run(Subject(compute=Compute(**compute)), scenes).metrics
+
+    assert run() == run(batch_size=5, num_workers=1)
+
+
 def test_tokens_and_teacher_come_from_the_encoder(scenes):
     masks = [DPPMask(), DPPMask(source="teacher"), KDPPMask(source="tokens"), Coarse(DPPMask(), cell=2)]
     encoder = tiny_encoder(image_size=64, patch_size=8)
@@ -124,6 +132,8 @@ def test_labels_tell_strategies_apart():
         ({"num_masks": 1}, "num_masks must be at least 2"),
         ({"num_images": 1}, "num_images must be at least 2"),
         ({"image_size": 60}, "image_size must be a multiple of patch_size 16, got 60"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"kernel_source": "token"}, "kernel_source must be one of tokens, pixels, teacher, got 'token'"),
         ({"mask_ratio": 1.0}, r"mask_ratio must be in \(0, 1\), got 1.0"),
     ],
 )
@@ -135,6 +145,8 @@ def test_options_out_of_range(options, message):
 def test_strategies_that_cannot_run_here(scenes):
     with pytest.raises(UserError, match="DPPMask needs tokens, which only an encoder gives"):
         MaskStatistics([DPPMask()]).run(Subject(), scenes)
+    with pytest.raises(UserError, match="the kernel of log_det needs teacher"):
+        MaskStatistics([], kernel_source="teacher").run(Subject(), scenes)
     with pytest.raises(UserError, match="masks must all differ, got RandomMask, DPPMask, DPPMask"):
         MaskStatistics([DPPMask(), DPPMask()]).run(Subject(tiny_encoder()), scenes)
     with pytest.raises(UserError, match="at least 2 images"):

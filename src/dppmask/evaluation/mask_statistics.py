@@ -2,25 +2,23 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dppmask import specs
 from dppmask.data.base import ImageSource, Split
-from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation import mask_measures as measures
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches
-from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches, ratio
-from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, Tokens, num_masked_for
+from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
+from dppmask.evaluation.mask_measures import PatchObjects, ratio
+from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import check_ratio
-from dppmask.masks.features import Source, read_features
-from dppmask.models.encoder import Encoder
+from dppmask.masks.features import Source
 from dppmask.rng import fold_in
 
 NO_OBJECTS = (
@@ -48,6 +46,7 @@ class MaskStatistics(Protocol):
         mask_ratio: Share of hidden patches.
         num_masks: Masks per image, at least 2.
         num_images: How many images at most; None = all.
+        batch_size: Images that share a mask's cost, and its draw of noise.
         split: Which part of the data.
         kernel_source: What the kernel of ``log_det`` compares: "tokens", "pixels" or "teacher"; None =
             tokens, or pixels where there is no encoder.
@@ -65,6 +64,7 @@ class MaskStatistics(Protocol):
         mask_ratio: float = 0.75,
         num_masks: int = 2,
         num_images: int | None = None,
+        batch_size: int = 64,
         split: Split = "val",
         kernel_source: Source | None = None,
         bandwidth: float = 1.0,
@@ -76,12 +76,18 @@ class MaskStatistics(Protocol):
             raise UserError(f"num_masks must be at least 2 to compare masks of one image, got {num_masks}")
         if num_images is not None and num_images < 2:
             raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        if kernel_source is not None and kernel_source not in get_args(Source):
+            sources = ", ".join(get_args(Source))
+            raise UserError(f"kernel_source must be one of {sources}, got {kernel_source!r}")
         if image_size % patch_size:
             raise UserError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}")
         self.masks = None if masks is None else tuple(masks)
         self.mask_ratio = mask_ratio
         self.num_masks = num_masks
         self.num_images = num_images
+        self.batch_size = batch_size
         self.split: Split = split
         self.kernel_source = kernel_source
         self.bandwidth = bandwidth
@@ -125,88 +131,28 @@ class MaskStatistics(Protocol):
         if len(strategies) < len(masks):
             raise UserError(f"masks must all differ, got {', '.join(map(label_of, masks))}")
         known = {"images", "tokens", "teacher", "attention"} if subject.encoder else {"images"}
-        for label, mask in strategies.items():
-            if missing := mask.needs - known:
+        read = {label: mask.needs for label, mask in strategies.items()}
+        if self.kernel_source not in (None, "pixels"):
+            read["the kernel of log_det"] = frozenset({self.kernel_source})
+        for label, needs in read.items():
+            if missing := needs - known:
                 raise UserError(
                     f"{label} needs {', '.join(sorted(missing))}, which only an encoder gives; "
                     "pass one, or use source 'pixels'"
                 )
         return strategies
 
-    def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator["MeasuredBatch"]:
-        """Images with everything the strategies and the statistics read."""
-        compute, encoder = subject.compute, subject.encoder
-        view = PatchView.of(encoder) if encoder else PatchView.square(self.image_size, self.patch_size)
-        knows_objects = part.images[0].objects is not None
-        for batch in part_batches(part, view.transform, compute, "masks", count=self.num_images):
-            context = make_context(batch.images.to(compute.device), view, subject, needs)
-            features = read_features(context, self.kernel_source or ("tokens" if encoder else "pixels"))
-            stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]
-            yield MeasuredBatch(context, view.grid, features, view.locate(stored))
-
-
-@dataclass(frozen=True, eq=False)
-class PatchView:
-    """How stored images become images of patches.
-
-    Attributes:
-        transform: From a stored image to the encoder's input.
-        grid: (rows, columns) of patches.
-    """
-
-    transform: EvalTransform
-    grid: tuple[int, int]
-
-    @classmethod
-    def of(cls, encoder: Encoder) -> "PatchView":
-        """As an encoder does it."""
-        return cls(eval_transform_of(encoder), encoder.grid)
-
-    @classmethod
-    def square(cls, side: int, patch_size: int) -> "PatchView":
-        """Square images and patches."""
-        return cls(EvalTransform(side), (side // patch_size, side // patch_size))
-
-    def locate(self, stored: Sequence[Tensor | None]) -> PatchObjects | None:
-        """The objects of stored images on their patches; None if an image does not say where."""
-        known = [objects for objects in stored if objects is not None]
-        if len(known) < len(stored):
-            return None
-        return PatchObjects.join([pixels_on_patches(self.transform.geometry(o), self.grid) for o in known])
-
-
-@dataclass(frozen=True, eq=False)
-class MeasuredBatch:
-    """A batch of images.
-
-    Attributes:
-        context: What strategies read.
-        grid: (rows, columns) of patches.
-        features: ``[B, N, D]``, what the kernel of ``log_det`` compares.
-        objects: Where the objects are, or None where that is not known.
-    """
-
-    context: MaskContext
-    grid: tuple[int, int]
-    features: Tensor
-    objects: PatchObjects | None
-
-
-def make_context(
-    images: Tensor, view: PatchView, subject: Subject, needs: frozenset[str] = frozenset()
-) -> MaskContext:
-    """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher."""
-    encoder = subject.encoder
-    if encoder is None:
-        return MaskContext(images, view.grid)
-    encoder = encoder.to(images.device)
-
-    def teacher() -> Tokens:
-        with frozen(encoder, subject.compute):
-            return encoder.encode(images, attention="attention" in needs)
-
-    with frozen(encoder, subject.compute):
-        return MaskContext(images, view.grid, tokens=encoder.embed(images), teacher=teacher)
+    def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator[MeasuredBatch]:
+        """Batches of this protocol's own size: the noise of a mask depends on it."""
+        encoder = subject.encoder
+        return measured_batches(
+            part,
+            replace(subject, compute=replace(subject.compute, batch_size=self.batch_size)),
+            PatchView.of(encoder) if encoder else PatchView.square(self.image_size, self.patch_size),
+            needs=needs,
+            kernel_source=self.kernel_source or ("tokens" if encoder else "pixels"),
+            count=self.num_images,
+        )
 
 
 def timed(
