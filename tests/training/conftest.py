@@ -44,6 +44,12 @@ def tiny(tmp_path) -> Callable[..., RunResult]:
     return train
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> RunResult:
+    """The tiny run with an EMA."""
+    return pretrain(run=tmp_path_factory.mktemp("undisturbed") / "run", ema=0.9, **TINY)
+
+
 class Interrupt(Callback):
     """Calls ``action`` the ``count``-th time that Lightning calls ``hook``."""
 

@@ -10,12 +10,15 @@ import timm
 import torch
 import yaml
 from lightning.pytorch import Callback
+from safetensors.torch import load_file
+from torch import nn
 
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
-from dppmask.masks import DPPMask, RandomMask
+from dppmask.masks import DPPMask, MaskContext, RandomMask
 from dppmask.models.base import MaskedImageModel, MIMOutput
 from dppmask.models.mae import MAE
+from dppmask.training.run import pretrain
 
 
 def test_loss_falls_and_the_run_folder_is_complete(tiny, lines, capsys):
@@ -45,8 +48,6 @@ def test_metrics_lines_say_where_the_training_stands(tiny, lines):
 
 
 def test_config_repeats_the_run(tiny, weights, tmp_path):
-    from dppmask.training.run import pretrain
-
     first = tiny(mask=DPPMask(purge_ratio=0.2), mask_ratio=(0.5, 0.8))
     config = yaml.safe_load((first.path / "config.yaml").read_text())
     assert config["mask"]["init_args"]["purge_ratio"] == 0.2
@@ -94,6 +95,22 @@ def test_init_from_starts_with_those_weights(tiny):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_lower_precision_stays_near(tiny):
+    exact, mixed = tiny("exact"), tiny("mixed", precision="bf16-mixed")
+    assert mixed.metrics["loss"] != exact.metrics["loss"]
+    assert mixed.metrics["loss"] == pytest.approx(exact.metrics["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("mask", [RandomMask(), DPPMask()], ids=str)
+def test_compiled_forward_trains_the_same(tiny, weights, monkeypatch, mask):
+    """Traced as for any backend; generating code takes a minute and is left out here."""
+    monkeypatch.setattr(
+        MAE, "compile", lambda model: nn.Module.compile(model, backend="eager", fullgraph=True)
+    )
+    plain, compiled = tiny("plain", mask=mask), tiny("compiled", mask=mask, compile=True)
+    torch.testing.assert_close(weights(compiled.path), weights(plain.path), rtol=1e-6, atol=1e-7)
+
+
 def test_tensorboard_gets_the_numbers(tiny):
     pytest.importorskip("tensorboard")
     run = tiny(epochs=1, loggers=["tensorboard"]).path
@@ -136,6 +153,7 @@ REFUSED = {
     "epochs": ({"epochs": 0}, "epochs must be at least 1, got 0"),
     "log_every": ({"log_every": 0}, "log_every must be at least 1, got 0"),
     "precision": ({"precision": "bf16-mixd"}, "precision must be one of .*did you mean bf16-mixed"),
+    "fp16 on a CPU": ({"precision": "16-mixed"}, "precision 16-mixed needs a GPU; use bf16-mixed here"),
     "strategy": ({"strategy": "fsdp"}, "strategy must be one of .*did you mean fsdp2"),
     "logger": ({"loggers": ["tensorbord"]}, "loggers must be one of .*did you mean tensorboard"),
     "ema": ({"ema": 1.5}, r"ema must be in \(0, 1\), got 1\.5"),
@@ -146,6 +164,7 @@ REFUSED = {
     "mask argument": ({"mask": {"class_path": "dppmask.masks.DPPMask", "init_args": {"tau": 1}}}, "tau"),
     "method class": ({"method": {"class_path": "dppmask.models.mae.MEA"}}, "MEA"),
     "accelerator": ({"accelerator": "abacus"}, "abacus"),
+    "no such device": ({"accelerator": "tpu"}, "Lightning refuses these options"),
 }
 
 
@@ -207,8 +226,6 @@ def test_full_disk_while_saving_keeps_the_previous_checkpoint(tiny, interrupt, f
 
 
 def test_ema_is_what_is_exported(tiny, weights):
-    from safetensors.torch import load_file
-
     result = tiny(epochs=1, ema=0.5, save_last_every=1)
     content = torch.load(result.path / "checkpoints" / "last.ckpt", weights_only=True)
     (average,) = [state["weights"] for name, state in content["callbacks"].items() if "Average" in name]
@@ -231,8 +248,6 @@ class Counting(MaskedImageModel):
         self.encoder = encoder
 
     def context(self, batch, *, progress=0.0, epoch=0):
-        from dppmask.masks import MaskContext
-
         return MaskContext(batch, self.encoder.grid, progress, epoch)
 
     def forward(self, context, mask):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dppmask.errors import UserError
+from dppmask.training.run import pretrain
 
 
 class PowerCut(BaseException):
@@ -19,33 +20,26 @@ def cut():
     raise PowerCut
 
 
-@pytest.fixture
-def undisturbed(tiny):
-    return tiny("undisturbed", ema=0.9)
-
-
 def equal(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 # 24 micro-batches, two a step; an epoch ends at 8, 16 and 24.
 @pytest.mark.parametrize(
-    ("hook", "count"),
+    ("hook", "count", "save_last_every"),
     [
-        ("on_train_start", 1),
-        ("on_train_batch_start", 1),
-        ("on_train_batch_start", 7),
-        ("on_train_batch_end", 8),
-        ("on_train_batch_end", 9),
-        ("on_before_optimizer_step", 7),
-        ("on_before_zero_grad", 9),
-        ("on_train_epoch_end", 1),
-        ("on_train_epoch_start", 3),
-        ("on_train_batch_end", 24),
-        ("on_train_end", 1),
+        ("on_train_start", 1, 1),
+        ("on_train_batch_start", 7, 3),
+        ("on_train_batch_start", 9, 1),  # the checkpoint is of the end of an epoch
+        ("on_train_batch_end", 8, 1),
+        ("on_train_batch_end", 9, 3),
+        ("on_before_optimizer_step", 7, 1),
+        ("on_train_epoch_end", 1, 1),
+        ("on_train_epoch_start", 3, 1),
+        ("on_train_batch_end", 24, 3),
+        ("on_train_end", 1, 3),
     ],
 )
-@pytest.mark.parametrize("save_last_every", [1, 3])
 def test_cut_anywhere(tiny, undisturbed, interrupt, weights, lines, hook, count, save_last_every):
     changes = {"ema": 0.9, "save_last_every": save_last_every}
     with pytest.raises(PowerCut):
@@ -59,7 +53,7 @@ def test_cut_anywhere(tiny, undisturbed, interrupt, weights, lines, hook, count,
 
 
 def test_cut_again_and_again_with_other_workers(tiny, undisturbed, interrupt, weights, lines):
-    for count, num_workers in [(5, 0), (7, 2), (3, 0), (6, 2)]:
+    for count, num_workers in [(5, 0), (7, 2), (8, 0)]:
         with pytest.raises(PowerCut):
             tiny(
                 ema=0.9,
@@ -72,7 +66,7 @@ def test_cut_again_and_again_with_other_workers(tiny, undisturbed, interrupt, we
     equal(weights(result.path), weights(undisturbed.path))
     assert lines(result.path) == lines(undisturbed.path)
     environment = json.loads((result.path / "environment.json").read_text())
-    assert len(environment["resumed"]) == 4
+    assert len(environment["resumed"]) == 3
 
 
 def test_other_seed_gives_other_weights(tiny, undisturbed, weights):
@@ -82,18 +76,16 @@ def test_other_seed_gives_other_weights(tiny, undisturbed, weights):
 
 
 def test_resume_needs_nothing_but_the_run(tiny, interrupt, weights):
-    from dppmask import training
-
     expected = tiny("undisturbed", mask_ratio=0.5)
     with pytest.raises(PowerCut):
         tiny(mask_ratio=0.5, callbacks=[interrupt("on_train_batch_start", 12, cut)])
     run = expected.path.with_name("run")
-    result = training.run.pretrain(run=run, resume=True)
+    result = pretrain(run=run, resume=True)
     equal(weights(result.path), weights(expected.path))
     with pytest.raises(
         UserError, match=r"cannot resume .*run with mask_ratio=0\.6: it was started with 0\.5"
     ):
-        training.run.pretrain(run=run, resume=True, mask_ratio=0.6)
+        pretrain(run=run, resume=True, mask_ratio=0.6)
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny, weights, lines):
@@ -112,23 +104,23 @@ def test_resume_without_a_run_starts_one(tiny, undisturbed, weights):
 
 
 @pytest.mark.parametrize("count", [3, 4, 8])  # within a step, at its end, at the end of an epoch
-def test_sigterm_saves_at_the_next_step_and_stops(tiny, interrupt, weights, lines, count):
-    expected = tiny("undisturbed", save_last_every=100)
+def test_sigterm_saves_at_the_next_step_and_stops(tiny, undisturbed, interrupt, weights, lines, count):
     before = signal.getsignal(signal.SIGTERM)
     terminate = interrupt("on_train_batch_start", count, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    stopped = tiny(callbacks=[terminate], save_last_every=100)
+    stopped = tiny(callbacks=[terminate], save_last_every=100, ema=0.9)
     assert not stopped.finished
     assert weights(stopped.path)["global_step"] == (count + 1) // 2
     assert not (stopped.path / "encoder").exists()
     assert signal.getsignal(signal.SIGTERM) == before
-    result = tiny(resume=True, save_last_every=100)
+    result = tiny(resume=True, save_last_every=100, ema=0.9)
     assert result.finished
-    equal(weights(result.path), weights(expected.path))
-    assert lines(result.path) == lines(expected.path)
+    equal(weights(result.path), weights(undisturbed.path))
+    assert lines(result.path) == lines(undisturbed.path)
 
 
-def test_slurm_requeues_and_then_goes_on_by_itself(tiny, interrupt, weights, monkeypatch, tmp_path):
-    expected = tiny("undisturbed")
+def test_slurm_requeues_and_then_goes_on_by_itself(
+    tiny, undisturbed, interrupt, weights, monkeypatch, tmp_path
+):
     called = tmp_path / "called"
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
@@ -137,12 +129,12 @@ def test_slurm_requeues_and_then_goes_on_by_itself(tiny, interrupt, weights, mon
     monkeypatch.setenv("PATH", str(scontrol.parent), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
     warn = interrupt("on_train_batch_start", 5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    assert not tiny(callbacks=[warn]).finished
+    assert not tiny(callbacks=[warn], ema=0.9).finished
     assert called.read_text() == "requeue 1234\n"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    result = tiny()  # the very same command
+    result = tiny(ema=0.9)  # the very same command
     assert result.finished
-    equal(weights(result.path), weights(expected.path))
+    equal(weights(result.path), weights(undisturbed.path))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +154,9 @@ def test_slurm_requeues_and_then_goes_on_by_itself(tiny, interrupt, weights, mon
         ),
     ],
 )
-def test_resume_refuses_to_train_something_else(tiny, change, message):
-    tiny(epochs=1, callbacks=[])
+def test_resume_refuses_to_train_something_else(tiny, interrupt, change, message):
+    with pytest.raises(PowerCut):
+        tiny(epochs=1, callbacks=[interrupt("on_train_start", 1, cut)])
     with pytest.raises(UserError, match=message) as error:
         tiny(**{"epochs": 1, "resume": True} | change)
     assert "\n" not in str(error.value)

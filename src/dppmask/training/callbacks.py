@@ -134,7 +134,8 @@ class Progress(Callback):
             self._show(self.line(trainer, module.schedule.total_steps, now))
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        if trainer.is_global_zero and self.metrics.last:
+        new = self.stream.isatty() or self.metrics.last is not self._shown
+        if trainer.is_global_zero and self.metrics.last and new:
             self._show(self.line(trainer, module.schedule.total_steps, time.perf_counter()), end="\n")
 
     def line(self, trainer: Trainer, total: int, now: float) -> str:

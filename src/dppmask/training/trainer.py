@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -27,6 +28,8 @@ SILENCED = (
     "Trying to infer the `batch_size`",
     ".*isinstance\\(treespec, LeafSpec\\)",
     "Found .* module\\(s\\) in eval mode",
+    "You passed `Trainer\\(accelerator='cpu', precision='16-mixed'\\)`",  # refused by build_trainer
+    "The .grad attribute of a Tensor that is not a leaf",  # torch.compile looks at it
     "FSDP2-wrapped module .* returned a view tensor",  # which nothing changes in place
 )
 
@@ -39,7 +42,7 @@ def build_trainer(config: Mapping[str, Any], run: Path, callbacks: Sequence[Call
     """
     _check_choice("precision", config["precision"], PRECISIONS)
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=config["accelerator"],
             devices=config["devices"],
             num_nodes=config["num_nodes"],
@@ -60,12 +63,11 @@ def build_trainer(config: Mapping[str, Any], run: Path, callbacks: Sequence[Call
         )
     except UserError:
         raise
-    except (
-        ValueError,
-        RuntimeError,
-        TypeError,
-    ) as error:  # Lightning's MisconfigurationException is a plain Exception
+    except (MisconfigurationException, ImportError, ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"Lightning refuses these options: {' '.join(str(error).split())}") from None
+    if trainer.precision != config["precision"]:  # Lightning takes another one where a device lacks it
+        raise UserError(f"precision {config['precision']} needs a GPU; use {trainer.precision} here")
+    return trainer
 
 
 def _strategy(config: Mapping[str, Any]) -> str | Strategy:
