@@ -1,4 +1,4 @@
-"""What a masked-image-modelling method is to the trainer: a context, a forward pass with a mask, an after-step hook."""
+"""What a masked-image-modelling method is to the trainer: context, forward with a mask, hook after a step."""
 
 from dataclasses import dataclass, field
 
