@@ -1,10 +1,8 @@
 """The ``dppmask`` command: finds the sub-command, prints its result, and says in one line what went wrong.
 
-Only the chosen command is imported, so ``dppmask --help`` needs neither torch nor jsonargparse. What a
-command prints while it works goes to stderr; its result, and nothing else, goes to stdout.
+Only the chosen command is imported, so ``dppmask --help`` needs neither torch nor jsonargparse.
 """
 
-import contextlib
 import importlib
 import os
 import sys
@@ -69,13 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> str | None:
-    """Import the command and run it; whatever it prints on the way goes to stderr."""
+    """Import the command and run it."""
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; {nearest(name, COMMANDS)}")
     module, _, function = COMMANDS[name].target.partition(":")
-    with contextlib.redirect_stdout(sys.stderr):
-        command: Callable[[list[str]], str | None] = getattr(importlib.import_module(module), function)
-        return command(arguments)
+    command: Callable[[list[str]], str | None] = getattr(importlib.import_module(module), function)
+    return command(arguments)
 
 
 def _explain(error: Exception) -> str | None:

@@ -197,6 +197,17 @@ def test_the_other_commands_refuse_in_one_line(dppmask, run, tmp_path, line, wor
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize("command", ["pretrain", "evaluate", "masks", "features", "export", "recipes"])
+def test_help_goes_to_stdout(command, capsys):
+    try:
+        code = cli.main([command, "--help"])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: dppmask {command}")
+
+
 def test_recipes_lists_and_prints(dppmask):
     code, out, _ = dppmask("recipes")
     assert code == 0

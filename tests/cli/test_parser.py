@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dppmask.commands.parser import OptionParser
+from dppmask.commands.parser import OptionParser, call_with_options
 from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
 from dppmask.masks import Coarse, DPPMask, MaskStrategy, RandomMask
@@ -167,6 +167,15 @@ def test_printed_options_are_a_config_file(config, capsys):
     assert yaml.safe_load(printed)["epochs"] == 9
     again = PARSER.parse(["--config", config("printed.yaml", printed)])
     assert describe(again) == describe(PARSER.parse(line.split()))
+
+
+def test_what_a_function_prints_goes_to_stderr(capsys):
+    def chatty(*, run: str) -> str:
+        print("half way")
+        return run
+
+    assert call_with_options("dppmask chatty", chatty, ["--run", "x"]) == "x"
+    assert tuple(capsys.readouterr()) == ("", "half way\n")
 
 
 def test_help_names_every_option(capsys):

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from dppmask.commands.parser import OptionParser
+from dppmask.commands.parser import call_with_options
 from dppmask.data.base import ImageSource
 from dppmask.evaluation import run as evaluation
 from dppmask.evaluation.base import Precision, Protocol
@@ -11,7 +11,7 @@ from dppmask.evaluation.base import Precision, Protocol
 
 def main(arguments: list[str]) -> str:
     """Evaluate; the record goes to stdout as one line."""
-    return json.dumps(evaluate(**OptionParser("dppmask evaluate", evaluate).parse(arguments)))
+    return json.dumps(call_with_options("dppmask evaluate", evaluate, arguments))
 
 
 def evaluate(

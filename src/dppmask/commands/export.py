@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from dppmask.commands.parser import OptionParser
+from dppmask.commands.parser import call_with_options
 from dppmask.errors import UserError
 from dppmask.models.checkpoint import load_encoder, save_encoder
 
 
 def main(arguments: list[str]) -> str:
     """Export; the folder goes to stdout."""
-    return str(export(**OptionParser("dppmask export", export).parse(arguments)))
+    return str(call_with_options("dppmask export", export, arguments))
 
 
 def export(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dppmask.commands.parser import OptionParser
+from dppmask.commands.parser import call_with_options
 from dppmask.data.base import ImageSource, Split
 from dppmask.evaluation.base import Precision
 from dppmask.evaluation.extract import extract
@@ -11,7 +11,7 @@ from dppmask.evaluation.features import Pooling
 
 def main(arguments: list[str]) -> str:
     """Extract; the file goes to stdout."""
-    return str(features(**OptionParser("dppmask features", features).parse(arguments)))
+    return str(call_with_options("dppmask features", features, arguments))
 
 
 def features(

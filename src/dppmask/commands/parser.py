@@ -1,6 +1,7 @@
 """Options of a command from the signature of a Python function, its classes, and layered YAML files."""
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import itertools
@@ -10,7 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -19,6 +20,8 @@ from dppmask import specs
 from dppmask.commands.messages import one_line
 from dppmask.commands.recipes import find_recipe
 from dppmask.errors import UserError, nearest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,13 @@ class OptionParser:
             if key not in self.names:
                 raise UserError(f"--config {name}: unknown option {key}; {nearest(str(key), self.names)}")
         return str(path)
+
+
+def call_with_options(program: str, function: Callable[..., T], arguments: list[str]) -> T:
+    """Read the options of a function and call it; what it prints while it works goes to stderr."""
+    options = OptionParser(program, function).parse(arguments)
+    with contextlib.redirect_stdout(sys.stderr):
+        return function(**options)
 
 
 def _summary(function: Callable[..., Any]) -> str:

@@ -1,5 +1,6 @@
 """``dppmask pretrain``: from images to a run folder."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from dppmask.training.run import pretrain
 def main(arguments: list[str]) -> str:
     """Train; the run folder goes to stdout."""
     options = OptionParser("dppmask pretrain", pretrain, skip={"callbacks"}).parse(arguments)
-    result = pretrain(**options, callbacks=[LivePictures(Path(options["run"]))])
+    with contextlib.redirect_stdout(sys.stderr):
+        result = pretrain(**options, callbacks=[LivePictures(Path(options["run"]))])
     if not result.finished:
         print(f"stopped early; dppmask pretrain --run {result.path} --resume goes on", file=sys.stderr)
     return str(result.path)
