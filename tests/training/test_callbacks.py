@@ -76,7 +76,7 @@ def test_lines_behind_the_restored_step_and_half_lines_go(tmp_path):
 def test_progress_shows_speed_and_time_left(tmp_path, trainer, module, stream, expected):
     metrics = JsonMetrics(tmp_path / "metrics.jsonl", every_steps=1)
     progress = Progress(metrics, interval=1000.0, stream=stream)
-    progress.on_train_start(SimpleNamespace(global_step=1), module)
+    progress.on_train_start(SimpleNamespace(global_step=1, is_global_zero=True), module)
     for step in (2, 3):
         trainer.global_step = step
         metrics.last = {"epoch": 0, "loss": 0.5, "lr": 1e-3, "images_per_second": 123.4}
@@ -85,6 +85,7 @@ def test_progress_shows_speed_and_time_left(tmp_path, trainer, module, stream, e
     progress.on_train_end(trainer, module)
     text = stream.getvalue()
     assert text.count("epoch 1/1") == expected  # a file: the first, then one per interval, the last
+    assert text.startswith("training for 3 of 4 steps, 16 images each\n")
     assert "step 3/4  loss 0.5000  lr 1.00e-03  123 images/s  left 0:00:0" in text
     assert text.endswith("\n")
 

@@ -77,6 +77,20 @@ def test_log_and_warnings_are_as_before_afterwards(tiny):
     assert "saved last.ckpt at step 4" in (result.path / "log").read_text()
 
 
+def test_deterministic_kernels_are_used_in_training_alone(tiny, weights):
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *_):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    free = tiny("free", epochs=1, callbacks=[Look()])
+    strict = tiny("strict", epochs=1, callbacks=[Look()], deterministic=True)
+    assert seen == [False] * 8 + [True] * 8
+    assert not torch.are_deterministic_algorithms_enabled()
+    torch.testing.assert_close(weights(strict.path), weights(free.path), rtol=0, atol=0)  # on a CPU all are
+
+
 def test_callbacks_see_model_and_run_folder(tiny):
     seen = []
 

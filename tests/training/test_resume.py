@@ -118,6 +118,13 @@ def test_sigterm_saves_at_the_next_step_and_stops(tiny, undisturbed, interrupt, 
     assert lines(result.path) == lines(undisturbed.path)
 
 
+def test_sigterm_before_the_first_step_loses_nothing(tiny, undisturbed, interrupt, weights):
+    terminate = interrupt("on_train_start", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stopped = tiny(callbacks=[terminate], ema=0.9)
+    assert not stopped.finished
+    equal(weights(tiny(resume=True, ema=0.9).path), weights(undisturbed.path))
+
+
 def test_slurm_requeues_and_then_goes_on_by_itself(
     tiny, undisturbed, interrupt, weights, monkeypatch, tmp_path
 ):
@@ -135,6 +142,15 @@ def test_slurm_requeues_and_then_goes_on_by_itself(
     result = tiny(ema=0.9)  # the very same command
     assert result.finished
     equal(weights(result.path), weights(undisturbed.path))
+
+
+def test_a_job_that_slurm_will_not_requeue_says_so(tiny, interrupt, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    warn = interrupt("on_train_batch_start", 5, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(UserError, match="SLURM job 7_3 is saved but could not be requeued"):
+        tiny(callbacks=[warn])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -32,11 +32,9 @@ class JsonMetrics(Callback):
         self.every_steps = every_steps
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}  # of the metrics of all micro-batches since the last line
-        self._steps = 0
-        self._clock: tuple[float, int] = (
-            0.0,
-            0,
-        )  # when the images of the current line were begun, and its steps
+        self._steps = 0  # since the last line
+        self._timed_steps = 0  # those of them that were done in this process, since ...
+        self._timed_since = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": {name: value.cpu() for name, value in self._sums.items()}, "steps": self._steps}
@@ -47,45 +45,47 @@ class JsonMetrics(Callback):
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         if trainer.is_global_zero:
             keep_lines(self.path, trainer.global_step)
-        self._clock = (time.perf_counter(), 0)
+        self._timed_steps, self._timed_since = 0, time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name, value in outputs["metrics"].items():
-            mean = (
-                trainer.strategy.reduce(value.double(), reduce_op="mean")
-                if trainer.world_size > 1
-                else value.double()
-            )
+            mean = mean_over_ranks(trainer, value.double())
             self._sums[name] = self._sums.get(name, torch.zeros_like(mean)).to(mean.device) + mean
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._steps += 1
-        self._clock = (self._clock[0], self._clock[1] + 1)
+        self._timed_steps += 1
         epoch_ends = batch_idx + 1 == trainer.num_training_batches
         if epoch_ends or trainer.global_step % self.every_steps == 0:
             self._write(trainer, module.schedule.images_per_step)
 
     def _write(self, trainer: Trainer, images_per_step: int) -> None:
         micro_batches = self._steps * trainer.accumulate_grad_batches
-        means = {
-            name: float(value) / micro_batches for name, value in self._sums.items()
-        }  # waits for the device
-        started, steps = self._clock
+        means = {name: value.item() / micro_batches for name, value in self._sums.items()}
         now = time.perf_counter()
+        speed = self._timed_steps * images_per_step / (now - self._timed_since)
         self.last = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             **means,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "images_per_second": round(steps * images_per_step / (now - started), 1),
+            "images_per_second": round(speed, 1),
         }
-        self._sums, self._steps, self._clock = {}, 0, (now, 0)
+        self._sums, self._steps = {}, 0
+        self._timed_steps, self._timed_since = 0, now
         if trainer.is_global_zero:
             append_line(self.path, json.dumps(self.last))
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in self.last.items() if k != "step"}, step=trainer.global_step)
+
+
+def mean_over_ranks(trainer: Trainer, value: Tensor) -> Tensor:
+    """The mean of a value that each rank has; does not wait for the device."""
+    if trainer.world_size == 1:
+        return value
+    return cast(Tensor, trainer.strategy.reduce(value, reduce_op="mean"))
 
 
 def keep_lines(path: Path, step: int) -> None:
@@ -123,6 +123,12 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self._start = (time.perf_counter(), trainer.global_step)
+        if trainer.is_global_zero:
+            schedule = module.schedule
+            todo = f"{schedule.total_steps - trainer.global_step} of {schedule.total_steps} steps"
+            print(
+                f"training for {todo}, {schedule.images_per_step} images each", file=self.stream, flush=True
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int

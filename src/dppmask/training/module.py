@@ -47,7 +47,7 @@ class Pretraining(LightningModule):
         ratio: How many patches are hidden.
         schedule: Learning rate and length.
         seed: The run's seed.
-        loader: Called with ``world_size`` and ``rank``, gives the training batches.
+        loader: Called with ``world_size``, ``rank`` and ``pin_memory``, gives the training batches.
     """
 
     def __init__(
@@ -74,7 +74,11 @@ class Pretraining(LightningModule):
             shard(self, self.model.encoder, self.device_mesh["data_parallel"])
 
     def train_dataloader(self) -> Iterable[Any]:
-        return self._loader(world_size=self.trainer.world_size, rank=self.trainer.global_rank)
+        return self._loader(
+            world_size=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def on_train_epoch_start(self) -> None:
         loader: Any = self.trainer.train_dataloader

@@ -3,13 +3,14 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from dppmask.data.base import ImageSource
@@ -33,7 +34,7 @@ from dppmask.training.files import remove_unfinished, write_yaml
 from dppmask.training.module import Pretraining, Schedule
 from dppmask.training.schedule import scaled_learning_rate
 from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
-from dppmask.training.trainer import build_trainer, is_first_process, quiet
+from dppmask.training.trainer import build_trainer, determinism_kept, is_first_process, quiet
 
 log = logging.getLogger(__name__)
 
@@ -143,23 +144,35 @@ def pretrain(
     if not resume:
         _refuse_existing(run)
     config = _config(run, options, resume=resume)
-    checkpoint = newest(run / CHECKPOINTS) if resume else None
-    with quiet():
-        stop, average = StopOnSignal(), [Average(config["ema"])] if config["ema"] is not None else []
-        trainer = build_trainer(config, run, [*average, *_callbacks(run, config, callbacks, stop)])
-        module = _module(config, trainer, fresh=checkpoint is None)
-    with _run_folder(run, config), stop.listening():
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        finished = trainer.global_step >= module.schedule.total_steps
-        if finished:
-            _export(trainer, config, average[0].weights if average else {}, run / "encoder")
-        stop.requeue()
+    with determinism_kept():
+        finished = _train(run, config, callbacks, checkpoint=newest(run / CHECKPOINTS) if resume else None)
     lines = read_metrics(run / METRICS)
     return RunResult(run, lines[-1] if lines else {}, finished)
 
 
+def _train(
+    run: Path, config: Mapping[str, Any], callbacks: Sequence[Callback], *, checkpoint: Path | None
+) -> bool:
+    """Fit and, at the end of the training, export the encoder; whether the end was reached."""
+    stop = StopOnSignal()
+    average = Average(config["ema"]) if config["ema"] is not None else None
+    with quiet():  # nothing is written before every option is known to be right
+        trainer = build_trainer(config, run, _callbacks(run, config, average, callbacks, stop))
+        module = _module(config, trainer, fresh=checkpoint is None)
+    with _run_folder(run, config), stop.listening():
+        with suppress(SIGTERMException):  # Lightning's, if told to stop before the first step
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        finished = trainer.global_step >= module.schedule.total_steps
+        if finished:
+            _export(trainer, config, average.weights if average else {}, run / "encoder")
+        elif is_first_process():
+            stop.requeue()
+    return finished
+
+
 def _refuse_existing(run: Path) -> None:
-    if is_first_process() and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+    empty = run.is_dir() and not any(run.iterdir())
+    if is_first_process() and run.exists() and not empty:
         raise UserError(f"run {run} exists already; go on with it by resume, or choose another name")
 
 
@@ -188,14 +201,19 @@ def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _callbacks(
-    run: Path, config: Mapping[str, Any], extra: Sequence[Callback], stop: StopOnSignal
+    run: Path,
+    config: Mapping[str, Any],
+    average: Average | None,
+    extra: Sequence[Callback],
+    stop: StopOnSignal,
 ) -> list[Callback]:
     """In the order in which they act at the end of a step: numbers first, the checkpoint after all state."""
     metrics = JsonMetrics(run / METRICS, every_steps=config["log_every"])
+    own = [StopOnNonFinite(run), *([average] if average else []), metrics, Progress(metrics)]
     save = SaveCheckpoints(
         run / CHECKPOINTS, every_steps=config["save_last_every"], every_epochs=config["save_every"]
     )
-    return [StopOnNonFinite(run), metrics, Progress(metrics), *extra, stop, save]
+    return [*own, *extra, stop, save]
 
 
 def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pretraining:

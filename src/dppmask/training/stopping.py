@@ -58,10 +58,21 @@ class StopOnSignal(Callback):
             log.info("told to stop: saving at step %d", trainer.global_step)
 
     def requeue(self) -> None:
-        """Put the SLURM job back into the queue if SIGUSR1 asked for it."""
-        if self.received == signal.SIGUSR1 and (job := slurm_job()):
+        """Put the SLURM job back into the queue if SIGUSR1 asked for it; for one rank to call.
+
+        Raises:
+            UserError: If SLURM refuses.
+        """
+        job = slurm_job()
+        if self.received != signal.SIGUSR1 or job is None:
+            return
+        try:
             subprocess.run(["scontrol", "requeue", job], check=True)
-            log.info("requeued SLURM job %s", job)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise UserError(
+                f"SLURM job {job} is saved but could not be requeued: {error}; submit it again"
+            ) from None
+        log.info("requeued SLURM job %s", job)
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)

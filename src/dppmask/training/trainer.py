@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
@@ -100,6 +101,19 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(
             f"{option} must be one of {', '.join(choices)}, got {value!r}; {nearest(str(value), choices)}"
         )
+
+
+@contextmanager
+def determinism_kept() -> Iterator[None]:
+    """Undo what every Trainer does to torch's deterministic mode."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def is_first_process() -> bool:
