@@ -32,7 +32,7 @@ def test_visible_pixels_stay_and_hidden_ones_fade(pixels):
     covered = cover_hidden(pixels, masked, (3, 4))
     assert torch.equal(covered[~hidden], pixels[~hidden])
     assert covered[hidden].float().std() < 0.2 * pixels[hidden].float().std()
-    assert covered[hidden].float().mean() > 200
+    assert covered[hidden].float().mean() > 190
 
 
 def test_hidden_patches_come_from_the_other_images(pixels):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from dppmask.data.transforms import denormalise
 from dppmask.figures.style import INK, PAPER
 
-COVER = 0.85  # how much of a hidden patch the cover takes; the rest shows what is hidden
+COVER = 0.88  # how much of a hidden patch the cover takes; the rest shows what is hidden
 _INSET = 0.06  # outlines stay inside their patch by this share of it, so that neighbours do not touch
 _LINE = 12  # points: width of an outline times patches per side, within bounds
 
@@ -40,7 +41,7 @@ def cover_hidden(images: Tensor, masked: Tensor, grid: Grid) -> Tensor:
         masked: bool ``[B, N]``; True = hidden.
         grid: (rows, columns) of patches.
     """
-    paper = int(PAPER[3:5], 16)
+    paper = 255 * sum(to_rgb(PAPER)) / 3
     covered = ((1 - COVER) * images.float() + COVER * paper).round().to(torch.uint8)
     return replace_hidden(images, covered, masked, grid)
 

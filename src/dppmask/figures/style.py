@@ -19,7 +19,7 @@ DPI = 200
 INK = "#1b1f24"
 QUIET = "#57606a"
 GRID = "#e4e7eb"
-PAPER = "#e9ebee"  # what covers hidden patches
+PAPER = "#d2d6db"  # what covers hidden patches
 
 # Random against DPP in every figure; red and blue are told apart with every kind of colour vision.
 RANDOM = "#d1421f"
