@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dppmask.dpp.backends import torch_ops
 from dppmask.dpp.checks import as_kernel, can_look_at, check_size, no_autocast
+from dppmask.dpp.threads import chain
 
 
 class GreedySelection(NamedTuple):
@@ -58,7 +59,9 @@ def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | Non
     noise = N * torch.finfo(L.dtype).eps * matrices.diagonal(dim1=1, dim2=2).amax(1)  # [B]
     tolerance = noise.clamp(min=threshold)
     with no_autocast(L):
-        items, gains = torch_ops.pivoted_cholesky(matrices, k, tolerance, first)
+        items, gains = chain(
+            torch_ops.pivoted_cholesky, matrices, k, tolerance, first, numbers=k * L.numel() // N
+        )
     picked = (gains > tolerance[:, None]).long().cumprod(1).bool()  # [B, k]
     return GreedySelection(
         items.where(picked, -1).reshape(*batch, k),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dppmask.dpp.checks import as_real, check_finite, no_autocast
+from dppmask.dpp.threads import spread
 
 GROUP_NUMBERS = 2**18  # float64 numbers of one temporary on the CPU: 2 MiB, what a core's cache holds
 
@@ -78,8 +79,9 @@ def _apply(kernel: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
         *batch, N, D = features.shape
         images = features.reshape(-1, N, D)
         size = len(images) if torch.compiler.is_compiling() else max(1, GROUP_NUMBERS // (N * max(N, D)))
-        groups = [kernel(group.double()).to(features.dtype) for group in images.split(max(size, 1))]
-        return torch.cat(groups).reshape(*batch, N, N)
+        groups = images.split(max(size, 1))
+        kernels = spread(lambda group: kernel(group.double()).to(features.dtype), groups)
+        return torch.cat(kernels).reshape(*batch, N, N)
 
 
 def _unit_rows(x: Tensor) -> Tensor:

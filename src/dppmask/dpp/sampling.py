@@ -7,6 +7,7 @@ from dppmask.dpp.backends import torch_ops
 from dppmask.dpp.checks import as_kernel, check_size, no_autocast
 from dppmask.dpp.likelihood import check_rank, log_esp
 from dppmask.dpp.spectrum import decompose
+from dppmask.dpp.threads import chain
 
 
 @torch.no_grad()
@@ -94,7 +95,8 @@ def _sample_sized(values: Tensor, vectors: Tensor, k: int, noise: Tensor) -> Ten
     log_e = log_esp(log_values, k)  # [B, N + 1, k + 1]
     # chance of eigenvector n when j are wanted from the first n: λ_n e_(j-1)(first n - 1) / e_j(first n)
     inclusion = (log_values[:, :, None] + log_e[:, :-1, :-1] - log_e[:, 1:, 1:]).exp()  # [B, N, k]
-    chance = torch_ops.eigenvector_chances(inclusion, noise, (values > 0).sum(1).clamp(max=k))
+    size = (values > 0).sum(1).clamp(max=k)
+    chance = chain(torch_ops.eigenvector_chances, inclusion, noise, size, numbers=values.numel())
     return _sample_spanned(vectors.reshape(-1, N, N), chance, noise, k).reshape(shape)
 
 
@@ -110,7 +112,9 @@ def _sample_spanned(vectors: Tensor, chance: Tensor, noise: Tensor, size: int) -
     span = vectors.mT.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[1]))  # [B, size, N]
     span = span * chosen.gather(1, order)[:, :, None]
     with no_autocast(span):
-        return torch_ops.sample_projection(span, chosen.sum(1), fresh.gather(1, order))
+        return chain(
+            torch_ops.sample_projection, span, chosen.sum(1), fresh.gather(1, order), numbers=span.numel()
+        )
 
 
 def _true_first(chosen: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
 """Eigenvalues and eigenvectors of a likelihood kernel, with rounding noise told apart from rank. Float64."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 
 from dppmask.dpp.checks import can_look_at
+from dppmask.dpp.threads import spread
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -84,22 +83,9 @@ def _rescale(values: Tensor, vectors: Tensor, root: Tensor) -> tuple[Tensor, Ten
 
 
 def eigh(S: Tensor) -> tuple[Tensor, Tensor]:
-    """``torch.linalg.eigh`` with the batch, not each matrix, spread over the CPU's threads.
-
-    LAPACK's own threads make matrices of a few hundred rows slower, many times so on a busy machine.
-    """
-    threads = torch.get_num_threads()
-    if S.device.type != "cpu" or S.ndim == 2 or threads == 1 or S.requires_grad:
+    """``torch.linalg.eigh`` with the batch, not each matrix, spread over the CPU's threads."""
+    if S.device.type != "cpu" or S.ndim == 2:
         return torch.linalg.eigh(S)
-
-    def solve(chunk: Tensor) -> tuple[Tensor, Tensor]:
-        torch.set_num_threads(1)  # of this worker thread
-        return torch.linalg.eigh(chunk)
-
-    chunks = S.reshape(-1, *S.shape[-2:]).chunk(threads)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            values, vectors = zip(*pool.map(solve, chunks), strict=True)
-    finally:
-        torch.set_num_threads(threads)
+    matrices = S.reshape(-1, *S.shape[-2:])
+    values, vectors = zip(*spread(torch.linalg.eigh, matrices.chunk(torch.get_num_threads())), strict=True)
     return torch.cat(values).reshape(S.shape[:-1]), torch.cat(vectors).reshape(S.shape)

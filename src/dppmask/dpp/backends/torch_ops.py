@@ -71,10 +71,9 @@ def eigenvector_chances(inclusion: Tensor, noise: Tensor, size: Tensor) -> Tenso
 def sample_projection(vectors: Tensor, size: Tensor, noise: Tensor) -> Tensor:
     """Sample the projection DPP spanned by orthonormal vectors, by the chain rule.
 
-    An item's chance is its squared distance from the span of the items chosen before. That span is kept as an
     An item's chance is its squared distance from the span of the items chosen before. That span is kept as
-    an orthonormal basis, each new direction orthogonalised twice, so errors do not grow with the number of
-    items.
+    an orthonormal basis, each new direction orthogonalised twice, so errors do not grow with their number.
+
     Args:
         vectors: ``[B, R, N]``, one in each row; those at and after ``size`` are zero.
         size: int64 ``[B]``.

@@ -1,0 +1,44 @@
+"""Use of the CPU's threads where torch's own rule is a bad one: many small pieces of work.
+
+A parallel region costs little while every core is free, but on a busy machine each one waits until its last
+thread gets a time slice: hundreds of small regions then take a hundred times longer.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+LARGE = 2**22  # numbers touched by one step from which on a second thread pays
+
+
+def chain(function: Callable[..., Result], *inputs: object, numbers: int) -> Result:
+    """``function(*inputs)``, a long chain of steps that touch ``numbers`` each: on one thread if few."""
+    if numbers >= LARGE or torch.compiler.is_compiling():
+        return function(*inputs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(*inputs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def spread(function: Callable[[Tensor], Result], parts: Sequence[Tensor]) -> list[Result]:
+    """``function`` of every part, each on one thread; in turn if a gradient is wanted or torch compiles."""
+    if torch.compiler.is_compiling() or len(parts) == 1 or parts[0].requires_grad:
+        return [function(part) for part in parts]
+    threads = torch.get_num_threads()
+
+    def work(part: Tensor) -> Result:
+        torch.set_num_threads(1)  # of this worker
+        return function(part)
+
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, parts))
+    finally:
+        torch.set_num_threads(threads)
