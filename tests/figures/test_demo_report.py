@@ -38,7 +38,7 @@ def test_every_result_has_its_section_and_its_command(results, tmp_path):
         "Training",
     ]
     assert all(figure.findtext("figcaption") for figure in root.iter("figure"))
-    assert sections["Results"].findtext(".//pre") == "dppmask evaluate"
-    assert sections["Training"].findtext(".//pre") == "dppmask pretrain --run a"
+    assert sections["Results"].findtext(".//pre/code") == "dppmask evaluate"
+    assert "".join(sections["Training"].find(".//pre").itertext()) == "dppmask pretrain --run a"
     assert sections["The masks"].find(".//pre") is None
     assert root.findtext(".//dl[@class='headline']/div/dd") == "2 %"

@@ -87,8 +87,9 @@ class Commands:
     lines: Sequence[str]
 
     def to_html(self) -> str:
-        text = escape("\n".join(self.lines))
-        return f'<details class="commands" open="open"><summary>Commands</summary><pre>{text}</pre></details>'
+        whole_options = (re.sub(r"(--\S+)", r"<span>\1</span>", escape(line)) for line in self.lines)
+        code = "".join(f"<code>{line}</code>" for line in whole_options)
+        return f'<details open="open"><summary>Commands</summary><pre>{code}</pre></details>'
 
 
 @dataclass(frozen=True)
