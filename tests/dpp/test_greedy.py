@@ -254,6 +254,10 @@ def test_kernel_must_be_square(shape):
 def test_kernel_must_be_finite_and_floating():
     with pytest.raises(ValueError, match="L must be finite, got 1 NaN or infinite entries"):
         greedy_map(torch.diag(torch.tensor([1.0, torch.nan])), 1)
+    reached = torch.eye(3)
+    reached[0, 2] = reached[2, 0] = torch.nan
+    with pytest.raises(ValueError, match="L must be finite"):
+        greedy_map(reached, 2)
     with pytest.raises(TypeError, match="L must be a floating-point tensor"):
         greedy_map(torch.ones(2, 2, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match="threshold must be a number"):

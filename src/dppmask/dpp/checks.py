@@ -21,17 +21,22 @@ def as_real(x: Tensor, name: str) -> Tensor:
 
 
 def as_kernel(L: Tensor) -> Tensor:
-    """A likelihood kernel ``[..., N, N]`` in float32 or float64.
+    """A finite likelihood kernel ``[..., N, N]`` in float32 or float64.
 
     Raises:
         TypeError: If it is not a floating-point tensor.
         ValueError: If it is not square, or (looked at on the CPU only) not finite.
     """
-    if L.ndim < 2 or L.shape[-1] != L.shape[-2] or L.shape[-1] == 0:
-        raise ValueError(f"L must have shape [..., N, N] with N >= 1, got {list(L.shape)}")
-    L = as_real(L, "L")
+    L = as_square(L)
     check_finite(L, "L")
     return L
+
+
+def as_square(L: Tensor) -> Tensor:
+    """As :func:`as_kernel`, but without a look at the entries."""
+    if L.ndim < 2 or L.shape[-1] != L.shape[-2] or L.shape[-1] == 0:
+        raise ValueError(f"L must have shape [..., N, N] with N >= 1, got {list(L.shape)}")
+    return as_real(L, "L")
 
 
 def check_finite(x: Tensor, name: str) -> None:

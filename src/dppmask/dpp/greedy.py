@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dppmask.dpp.backends import torch_ops
-from dppmask.dpp.checks import as_kernel, can_look_at, check_size, no_autocast
+from dppmask.dpp.checks import as_square, can_look_at, check_finite, check_size, no_autocast
 from dppmask.dpp.threads import chain
 
 
@@ -44,11 +44,11 @@ def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | Non
 
     Raises:
         ValueError: If ``k`` is outside [0, N], ``threshold`` is NaN, a shape does not fit, or (looked at on
-            the CPU only) ``L`` is not finite or ``first`` not in [0, N - 1].
+            the CPU only) ``first`` is not in [0, N - 1] or NaN or infinity in ``L`` reached a gain.
 
     Source: Chen, Zhang and Zhou (2018), Algorithm 1.
     """
-    L = as_kernel(L)
+    L = as_square(L)
     *batch, N, _ = L.shape
     check_size(k, N)
     if math.isnan(threshold):
@@ -56,12 +56,14 @@ def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | Non
     if first is not None:
         first = _as_first(first, batch, N, L.device).reshape(-1)
     matrices = L.reshape(-1, N, N)
-    noise = N * torch.finfo(L.dtype).eps * matrices.diagonal(dim1=1, dim2=2).amax(1)  # [B]
-    tolerance = noise.clamp(min=threshold)
+    diagonal = matrices.diagonal(dim1=1, dim2=2)  # [B, N]
+    check_finite(diagonal, "L")
+    tolerance = (N * torch.finfo(L.dtype).eps * diagonal.amax(1)).clamp(min=threshold)  # [B]
     with no_autocast(L):
         items, gains = chain(
             torch_ops.pivoted_cholesky, matrices, k, tolerance, first, numbers=k * L.numel() // N
         )
+    check_finite(gains, "L")  # a NaN in the row of a pick shows in the next gain; to read all of L costs more
     picked = (gains > tolerance[:, None]).long().cumprod(1).bool()  # [B, k]
     return GreedySelection(
         items.where(picked, -1).reshape(*batch, k),

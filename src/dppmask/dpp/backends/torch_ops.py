@@ -20,7 +20,7 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
     rows = L.reshape(B * N, N)
     offset = torch.arange(0, B * N, N, device=L.device)  # [B]
     smallest = tolerance[:, None].clamp(min=torch.finfo(L.dtype).tiny)
-    by_step = L.new_zeros(k, B, N)  # contiguous in what a step writes
+    by_step = L.new_empty(k, B, N)  # contiguous in what a step writes
     factor = by_step.transpose(0, 1)  # [B, k, N]
     residual = L.diagonal(dim1=1, dim2=2).clone()  # [B, N], d² of every item
     items, gains = [L.new_empty(B, 0, dtype=torch.int64)], [L.new_empty(B, 0)]
@@ -32,13 +32,12 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
             gain, item = residual.max(1, keepdim=True)  # [B, 1]
         items.append(item)
         gains.append(gain)
-        row = rows.index_select(0, item[:, 0] + offset)  # [B, N]
+        row = torch.index_select(rows, 0, item[:, 0] + offset, out=by_step[step])  # [B, N]
         if step > 0:
             past = factor[:, :step]
             weights = past.gather(2, item[:, :, None].expand(-1, step, -1))  # [B, step, 1]
             row[:, None].baddbmm_(weights.mT, past, alpha=-1)
         row.mul_(gain.maximum(smallest).rsqrt())
-        by_step[step] = row
         residual.addcmul_(row, row, value=-1).scatter_(1, item, -torch.inf)
     return torch.cat(items, dim=1), torch.cat(gains, dim=1)
 
