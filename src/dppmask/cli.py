@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line after ``dppmask``; the process's own by default.
 
     Returns:
-        The exit code: 0, 2 after a wrong option, file or value, 130 after Ctrl-C.
+        The exit code: 0, 2 after a wrong option, file or value, 130 if it was stopped.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = arguments[0] if arguments else "--help"
@@ -59,8 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (message := _explain(error)) is None:
             raise
         return _fail(f"dppmask {name}" if name in COMMANDS else "dppmask", message, USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail(f"dppmask {name}", "interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupt into a silent exit.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        reason = str(stop) if isinstance(stop, KeyboardInterrupt) else ""
+        return _fail(f"dppmask {name}", reason or "interrupted", INTERRUPTED)
     if result is not None:
         print(result)
     return 0

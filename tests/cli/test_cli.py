@@ -101,6 +101,17 @@ def test_errors_of_the_user_take_one_line(monkeypatch, capsys, error, code, line
     assert err.count("\n") == 1
 
 
+def test_an_interrupt_that_became_a_silent_exit_is_told(monkeypatch, capsys):
+    def work(arguments):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    assert run_command(monkeypatch, work) == 130
+    assert capsys.readouterr().err == "dppmask work: interrupted\n"
+
+
 def test_debugging_shows_the_traceback(monkeypatch, capsys):
     def work(arguments):
         raise UserError("no")

@@ -1,7 +1,9 @@
 """Every command on a tiny run, in this process; and every kind of bad input as one line."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import timm
 
 from dppmask import cli
+from dppmask.commands.live import LivePictures
 
 DATA = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 4 --data.task single"
 TINY = (
@@ -40,6 +43,19 @@ def test_pretrain_prints_the_run_folder(dppmask, tmp_path):
     assert (code, out) == (0, f"{tmp_path / 'a'}\n")
     assert "loss" in err
     assert (tmp_path / "a" / "encoder" / "model.safetensors").exists()
+
+
+def test_a_training_that_was_stopped_says_how_to_go_on(dppmask, tmp_path, monkeypatch):
+    def stop(self, trainer, module, outputs, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LivePictures, "on_train_batch_end", stop)
+    run = tmp_path / "run"
+    code, out, err = dppmask(f"pretrain {DATA} {TINY} --run {run}")
+    assert (code, out) == (130, "")
+    assert err.endswith(f"stopped early and saved; dppmask pretrain --run {run} --resume goes on\n")
+    monkeypatch.undo()
+    assert dppmask(f"pretrain --run {run} --resume")[0] == 0
 
 
 def test_config_of_a_run_repeats_it(dppmask, run, tmp_path):

@@ -118,6 +118,22 @@ def test_sigterm_saves_at_the_next_step_and_stops(tiny, undisturbed, interrupt, 
     assert lines(result.path) == lines(undisturbed.path)
 
 
+def test_ctrl_c_saves_too_and_a_second_one_does_not_wait(tiny, interrupt, weights):
+    before = signal.getsignal(signal.SIGINT)
+    once = interrupt("on_train_batch_start", 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    stopped = tiny("once", callbacks=[once], save_last_every=100)
+    assert not stopped.finished
+    assert weights(stopped.path)["global_step"] == 2
+
+    def press_twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit):
+        tiny("twice", callbacks=[interrupt("on_train_batch_start", 3, press_twice)], save_last_every=100)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_sigterm_before_the_first_step_loses_nothing(tiny, undisturbed, interrupt, weights):
     terminate = interrupt("on_train_start", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     stopped = tiny(callbacks=[terminate], ema=0.9)

@@ -49,6 +49,12 @@ def class_names(base: type) -> dict[str, type]:
     return found
 
 
+def shipped_names(base: type) -> list[str]:
+    """Short names of the classes of this package that derive from ``base`` and have no heirs themselves."""
+    shipped = {name: cls for name, cls in class_names(base).items() if cls.__module__.startswith("dppmask.")}
+    return sorted(name for name, cls in shipped.items() if not shipped.keys() & class_names(cls).keys())
+
+
 def _unknown_option(message: str, option: str, options: Iterable[str]) -> str | None:
     if match := re.search(r"unrecognized arguments: (\S+)", message):
         argument = match[1]
@@ -77,7 +83,7 @@ def _wrong_class(message: str, option: str, base: type) -> str | None:
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{option}: unknown {match[1]}; {nearest(match[1], known)}"
     if re.search(r"Import path .*does not correspond to a subclass", message):
-        choices = ", ".join(sorted(known))
+        choices = ", ".join(shipped_names(base))
         return f"{option} must name one of {choices}, or the full path of your own {base.__name__}"
     chosen = re.findall(r"Problem with given class_path '([^']+)'", message)
     if not chosen:

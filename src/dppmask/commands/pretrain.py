@@ -10,10 +10,16 @@ from dppmask.training.run import pretrain
 
 
 def main(arguments: list[str]) -> str:
-    """Train; the run folder goes to stdout."""
+    """Train; the run folder goes to stdout.
+
+    Raises:
+        KeyboardInterrupt: If a signal stopped the training early.
+    """
     options = OptionParser("dppmask pretrain", pretrain, skip={"callbacks"}).parse(arguments)
     with contextlib.redirect_stdout(sys.stderr):
         result = pretrain(**options, callbacks=[LivePictures(Path(options["run"]))])
     if not result.finished:
-        print(f"stopped early; dppmask pretrain --run {result.path} --resume goes on", file=sys.stderr)
+        raise KeyboardInterrupt(
+            f"stopped early and saved; dppmask pretrain --run {result.path} --resume goes on"
+        )
     return str(result.path)

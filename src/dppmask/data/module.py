@@ -6,6 +6,7 @@ samples, so two ranks see what one rank with doubled accumulation sees. The samp
 epoch are dropped; the next epoch shuffles anew.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -160,6 +161,7 @@ class TrainLoader:
             collate_fn=collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=ignore_interrupts,
             generator=fold_in(seed),  # torch draws the workers' base seed; nothing here depends on it
         )
 
@@ -264,6 +266,11 @@ def collate(items: list[Batch]) -> Batch:
         torch.stack([item.crops for item in items]),
         torch.stack(labels) if labels else None,
     )
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers as well; whether to stop, and when, is for the training to decide."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def num_samples(source: Dataset[Sample]) -> int:

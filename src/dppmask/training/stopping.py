@@ -20,10 +20,13 @@ from dppmask.training.files import replace_file
 
 log = logging.getLogger(__name__)
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 class StopOnSignal(Callback):
-    """On SIGTERM, finish the optimiser step and stop; under SLURM, do so on SIGUSR1 too and requeue the job.
+    """On SIGTERM or Ctrl-C, finish the optimiser step and stop; a second Ctrl-C does not wait for the step.
 
+    Under SLURM SIGUSR1 does the same, and the job is requeued.
     The checkpoint is saved by ``SaveCheckpoints``, which comes later in the list of callbacks. All ranks stop
     at the same step as soon as one of them was told to.
     """
@@ -34,7 +37,7 @@ class StopOnSignal(Callback):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Wrap the whole training: gives back the handlers there were before, Lightning's own left aside."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        before = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGUSR1)}
         try:
             yield
         finally:
@@ -45,7 +48,7 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Take over from Lightning, whose handlers stop or save in the middle of a step."""
         if in_main_thread():
-            for number in [signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])]:
+            for number in [*STOPPING, *([signal.SIGUSR1] if slurm_job() else [])]:
                 signal.signal(number, self._receive)
 
     def on_train_batch_end(
@@ -76,6 +79,8 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
 
 def in_main_thread() -> bool:
