@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dppmask import cli
 from dppmask.data.scenes import Scenes
-from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation.mask_statistics import label_of
 from dppmask.figures.curves import draw_curves, load_curves
 from dppmask.figures.demo_report import DemoResults, demo_report
-from dppmask.figures.mask_gallery import draw_gallery, make_gallery
+from dppmask.figures.mask_gallery import draw_gallery, make_gallery, spread_images
 from dppmask.figures.reconstruction import compare, draw_comparison
 from dppmask.figures.statistics import draw_statistics, sweeps
 from dppmask.figures.style import save_figure
@@ -139,8 +136,7 @@ class Demo:
         models = {name: self.model(name) for name in STRATEGIES}
         encoder = models["dpp"].encoder
         part = Scenes(task="multi", train_size=self.scale.scenes, val_size=self.scale.held_out).split("val")
-        transform = EvalTransform(encoder.image_size)
-        images = torch.stack([transform(part[index].image)[0] for index in range(PICTURED)])
+        images = spread_images(part, PICTURED, encoder)
         shown = [RandomMask(), DPPMask(0.7), DPPMask(0.3), DPPMask(0.0)]
         results = DemoResults(
             headline=self.headline(statistics),
@@ -169,11 +165,12 @@ class Demo:
         """Runs and baselines side by side."""
         lost = {name: objects_lost(statistics, strategy) for name, strategy in STRATEGIES.items()}
         metrics = {"knn": "knn_top1_k20", "linear": "top1", "labels": "mAP"}
-        rows = [
-            {"name": NAMES[name], "lost": lost[name]}
-            | {column: measured(self.records[name][column], metric) for column, metric in metrics.items()}
-            for name in STRATEGIES
-        ]
+        rows: list[dict[str, Cell]] = []
+        for name in STRATEGIES:
+            scores = {
+                column: measured(self.records[name][column], metric) for column, metric in metrics.items()
+            }
+            rows.append({"name": NAMES[name], "lost": lost[name], **scores})
         known = {column: self.records["random"][column]["baselines"] for column in metrics}
         baselines: list[dict[str, Cell]] = [
             {"name": title} | {column: known[column].get(key, {}).get(metrics[column]) for column in metrics}

@@ -38,8 +38,8 @@ def fold_in(seed: int, *counters: int, device: torch.device | str = "cpu") -> to
 def seeded(seed: int, *counters: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Run a block with the global torch, NumPy and Python generators set from ``(seed, *counters)``.
 
-    For libraries that know no other generator (torchvision v2, timm's mixup and DropPath). The previous states
-    come back on exit, also after an exception. NumPy is touched only if somebody has imported it.
+    For libraries that know no other generator (torchvision v2, timm's mixup and DropPath). The previous
+    states come back on exit, also after an exception. NumPy is touched only if somebody has imported it.
 
     Args:
         seed: The run's seed.

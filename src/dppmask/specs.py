@@ -1,4 +1,4 @@
-"""Objects to and from plain data: ``{"class_path": …, "init_args": {…}}``, as YAML recipes and config files write it.
+"""Objects to and from plain data: ``{"class_path": …, "init_args": {…}}``, as YAML files write it.
 
 Works for classes whose constructor only stores its arguments under their own names, and for partial calls.
 """
@@ -37,7 +37,8 @@ def build(spec: Any, *args: Any, **overrides: Any) -> Any:
     Raises:
         UserError: If the class does not exist or does not take an argument.
     """
-    init_args = {name: _build_nested(item) for name, item in (spec.get("init_args") or {}).items()} | overrides
+    given = spec.get("init_args") or {}
+    init_args = {name: _build_nested(item) for name, item in given.items()} | overrides
     factory = locate(spec["class_path"])
     try:
         inspect.signature(factory).bind(*args, **init_args)
