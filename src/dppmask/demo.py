@@ -66,7 +66,7 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(scenes=4096, epochs=20, labelled=2048, held_out=1024),
+    "full": Scale(scenes=2048, epochs=20, labelled=2048, held_out=1024),
     "smoke": Scale(scenes=256, epochs=2, labelled=128, held_out=64),
 }
 
