@@ -1,11 +1,11 @@
 """Cost of a mask on the CPU: greedy DPP, exact k-DPP and random, against NumPy and DPPy, and how it grows.
 
-``python benchmarks/masks.py [--out benchmarks/results/masks_cpu.csv] [--quick]`` writes the CSV
-and, beside it, a plot. Rivals are timed in turns with ours in one run: the published fast greedy algorithm as
-a NumPy float64 loop over images (Chen, Zhang and Zhou, 2018), and DPPy's exact k-DPP sampler, a fresh one for
-each image. ``ratio`` is the median time over that of the rival (below 1 is faster), ``cpu_ratio`` the same of
-processor time, which other work on the machine disturbs less. The comparison is made on one thread and on all;
-growth is measured on one.
+``python benchmarks/masks.py [--out benchmarks/results/masks_cpu.csv] [--quick]`` writes the CSV and, beside
+it, a plot. Rivals are timed in turns with ours in one run: the published fast greedy algorithm as a NumPy
+float64 loop over images (Chen, Zhang and Zhou, 2018), and DPPy's exact k-DPP sampler, a fresh one for each
+image. ``ratio`` is the median time over that of the rival (below 1 is faster), ``cpu_ratio`` the same of
+processor time, which other work on the machine disturbs less. The comparison is made on one thread and on
+all; growth is measured on one.
 """
 
 import argparse
