@@ -214,7 +214,11 @@ def draw_guide(axis: plt.Axes, section: str, line: list[dict[str, object]], colu
     if section in promised:
         name, growth = promised[section]
         values = np.array([growth(row) for row in line], dtype=float)
-        axis.plot([row[column] for row in line], values / values[0], color="grey", ls="--", lw=1, label=name)
+        sizes, growth_line = [row[column] for row in line], values / values[0]
+        axis.plot(sizes, growth_line, color="grey", ls="--", lw=1)
+        axis.annotate(
+            name, (sizes[1], growth_line[1]), (6, -12), textcoords="offset points", color="grey", fontsize=8
+        )
 
 
 def title_of(line: list[dict[str, object]], section: str) -> str:
