@@ -72,9 +72,10 @@ def vitmae_tokens(model: nn.Module, pixel_values: Tensor) -> Tensor:
     Positions are interpolated where the image size is not the one the model was made for.
     """
     embeddings = vitmae_embeddings(model)
-    patches = embeddings.patch_embeddings(pixel_values)
+    # the convolution itself: whether the module around it takes other image sizes depends on the version
+    patches = embeddings.patch_embeddings.projection(pixel_values).flatten(2).transpose(1, 2)  # [B, N, D]
     height, width = pixel_values.shape[2:]
-    if (height, width) == tuple(embeddings.image_size):
+    if (height, width) == tuple(embeddings.patch_embeddings.image_size):
         return patches + embeddings.position_embeddings[:, 1:]
     return patches + embeddings.interpolate_pos_encoding(patches, height, width)[:, 1:]
 
