@@ -4,6 +4,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from dppmask.dpp import naive
 from dppmask.rng import fold_in
 
 
@@ -68,3 +69,24 @@ def chi_square_p_value(counts: Tensor, probabilities: Tensor) -> float:
             return 0.0  # something impossible happened
         counts, expected = counts[:-1], expected[:-1]
     return float(stats.chisquare(counts.numpy(), expected.numpy(), sum_check=False).pvalue)
+
+
+def counts_of_subsets(masks: Tensor) -> Tensor:
+    """How often each subset occurs in ``masks [..., N]``, by its binary code: int64 ``[2^N]``."""
+    N = masks.shape[-1]
+    return (masks.reshape(-1, N).long() << torch.arange(N)).sum(1).bincount(minlength=2**N)
+
+
+def law_of_subsets(L: Tensor, k: int | None = None) -> Tensor:
+    """The enumerated law of the DPP, or of its k-DPP, in the same order."""
+    law = torch.zeros(2 ** len(L), dtype=torch.float64)
+    for subset, probability in naive.probabilities(L, k).items():
+        law[sum(1 << item for item in subset)] = probability
+    return law
+
+
+def wrong_kernel(L: Tensor) -> Tensor:
+    """A little more similarity between all items and better late ones: close, and yet another law."""
+    quality = torch.linspace(1, 1.3, len(L), dtype=L.dtype)
+    similar = 0.9 * L + 0.1 * L.diagonal().max() * torch.ones_like(L)
+    return quality * similar * quality[:, None]

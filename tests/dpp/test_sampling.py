@@ -5,10 +5,13 @@ import pytest
 import torch
 from kernel_cases import (
     chi_square_p_value,
+    counts_of_subsets,
     degenerate_kernels,
     degenerate_parameters,
+    law_of_subsets,
     patch_kernel,
     random_kernel,
+    wrong_kernel,
 )
 from scipy import stats
 
@@ -46,27 +49,6 @@ def as_masks(items, N):
     return torch.zeros(*items.shape[:-1], N, dtype=torch.bool).scatter(-1, items, True)
 
 
-def counts_of_subsets(masks):
-    """Counts by binary code, int64 [2^N]."""
-    N = masks.shape[-1]
-    return (masks.reshape(-1, N).long() << torch.arange(N)).sum(1).bincount(minlength=2**N)
-
-
-def law_of_subsets(L, k=None):
-    """The enumerated law in the same order."""
-    law = torch.zeros(2 ** len(L), dtype=torch.float64)
-    for subset, probability in naive.probabilities(L, k).items():
-        law[sum(1 << item for item in subset)] = probability
-    return law
-
-
-def wrong_kernel(L):
-    """A little more similarity between all items and better late ones: close, and yet another law."""
-    quality = torch.linspace(1, 1.3, len(L), dtype=L.dtype)
-    similar = 0.9 * L + 0.1 * L.diagonal().max() * torch.ones_like(L)
-    return quality * similar * quality[:, None]
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", LAWS)
 def test_dpp_has_the_enumerated_law(name, dtype):
@@ -77,12 +59,13 @@ def test_dpp_has_the_enumerated_law(name, dtype):
     assert chi_square_p_value(counts, law_of_subsets(wrong_kernel(L))) < REJECTED
 
 
+@pytest.mark.parametrize("method", ["spectral", "rejection"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("name", LAWS)
-def test_kdpp_has_the_enumerated_law(name, k, dtype):
+def test_kdpp_has_the_enumerated_law(name, k, dtype, method):
     L = LAWS[name]
-    items = sample_kdpp(L.to(dtype).expand(DRAWS, -1, -1), k, generator=fold_in(1, len(L), k))
+    items = sample_kdpp(L.to(dtype).expand(DRAWS, -1, -1), k, generator=fold_in(1, len(L), k), method=method)
     counts = counts_of_subsets(as_masks(items, len(L)))
     assert chi_square_p_value(counts, law_of_subsets(L, k)) > ACCEPTED
     assert chi_square_p_value(counts, law_of_subsets(wrong_kernel(L), k)) < REJECTED
@@ -195,28 +178,31 @@ def test_marginals_at_the_size_of_an_image():
     assert deviation.square().mean() < 1.8
 
 
+@pytest.mark.parametrize("method", ["spectral", "rejection"])
 @pytest.mark.parametrize("k", [0, 1, 4, 5])
-def test_every_size(k):
+def test_every_size(k, method):
     L = random_kernel(3, 5)
-    items = sample_kdpp(L, k, generator=fold_in(11))
+    items = sample_kdpp(L, k, generator=fold_in(11), method=method)
     assert items.shape == (3, k)
     if k == 5:
         assert items.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
+@pytest.mark.parametrize("method", ["spectral", "rejection"])
 @pytest.mark.parametrize(("dtype", "name"), degenerate_parameters())
-def test_degenerate_kernels(dtype, name):
+def test_degenerate_kernels(dtype, name, method):
     L, rank = degenerate_kernels(dtype)[name]
     N = len(L)
     positive = (L.diagonal() > 0).nonzero()[:, 0].tolist()
-    items = sample_kdpp(L.expand(50, N, N), rank, generator=fold_in(12))
+    items = sample_kdpp(L.expand(50, N, N), rank, generator=fold_in(12), method=method)
     assert (items.diff(dim=-1) > 0).all()
     assert set(items.flatten().tolist()) <= set(positive)
     assert (sample_dpp(L.expand(50, N, N), generator=fold_in(13)).sum(1) <= rank).all()
     if rank < N:
         with pytest.raises(ValueError, match=f"k={rank + 1} and a kernel of rank {rank}"):
-            sample_kdpp(L, rank + 1)
-        smaller = kdpp_from_noise(L.expand(50, N, N), rank + 1, torch.rand(50, N, generator=fold_in(14)))
+            sample_kdpp(L, rank + 1, method=method)
+        noise = torch.rand(50, N, generator=fold_in(14))
+        smaller = kdpp_from_noise(L.expand(50, N, N), rank + 1, noise, method=method)
         assert (smaller.sum(1) == rank).all()
 
 
@@ -316,7 +302,11 @@ def test_k_outside_range(k):
         sample_kdpp(torch.eye(4), k)
 
 
-@pytest.mark.parametrize("sample", [sample_dpp, lambda L: sample_kdpp(L, 1)])
+@pytest.mark.parametrize(
+    "sample",
+    [sample_dpp, lambda L: sample_kdpp(L, 1), lambda L: sample_kdpp(L, 1, method="spectral")],
+    ids=["dpp", "kdpp", "spectral"],
+)
 def test_what_is_no_kernel_is_refused(sample):
     with pytest.raises(ValueError, match="L must be positive semi-definite"):
         sample(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernel_cases import patch_kernel
 
-from dppmask.dpp import gaussian_kernel, greedy_map, sample_kdpp
+from dppmask.dpp import gaussian_kernel, greedy_map, sample_dpp, sample_kdpp
 from dppmask.dpp.threads import LARGE, chain, spread
 from dppmask.rng import fold_in
 
@@ -55,7 +55,10 @@ def test_number_of_threads_changes_no_result(two_threads):
 
     def results():
         kernel = gaussian_kernel(features)
-        return kernel, greedy_map(kernel, 20).items, sample_kdpp(L, 9, generator=fold_in(1))
+        spectral, rejection = (
+            sample_kdpp(L, 9, generator=fold_in(1), method=method) for method in ("spectral", "rejection")
+        )
+        return kernel, greedy_map(kernel, 20).items, spectral, rejection, sample_dpp(L, generator=fold_in(1))
 
     on_two = results()
     torch.set_num_threads(1)

@@ -1,4 +1,5 @@
 import logging
+import warnings
 from itertools import combinations
 
 import pytest
@@ -7,8 +8,8 @@ from scipy.stats import chi2
 
 from dppmask.dpp import gaussian_kernel
 from dppmask.masks import KDPPMask, MaskContext
-from dppmask.masks.kdpp import exchange_bits
 from dppmask.rng import fold_in
+from pasted_objects import pasted_objects
 
 
 def draw(strategy, tokens: torch.Tensor, num_masked, *, seed: int = 0):
@@ -85,11 +86,38 @@ def test_wrong_options_are_refused():
         KDPPMask(source="rgb")
 
 
-def test_exchanged_bits_are_as_uniform_and_as_many():
-    grid = torch.cat([torch.arange(0, 2**24, 997), torch.tensor([1, 2**12, 2**24 - 1])]) / 2**24
-    swapped = exchange_bits(grid)
-    assert torch.equal(exchange_bits(swapped), grid)
-    assert swapped.min() >= 0
-    assert swapped.max() < 1
-    noise = torch.rand(20_000, generator=fold_in(0, 4))
-    assert torch.corrcoef(torch.stack([noise, exchange_bits(noise)]))[0, 1].abs() < 0.03
+def test_photographs_never_fall_back():
+    images = pasted_objects(8, size=112).images
+    strategy = KDPPMask(source="pixels")
+    for counts in (36, torch.tensor([36, 24, 0, 40, 10, 36, 25, 12])):
+        context = MaskContext(images=images, grid=(7, 7))
+        mask = strategy(context, counts, generator=fold_in(0, 5))
+        assert mask.masked.sum(1).tolist() == (torch.zeros(8).long() + counts).tolist()
+        assert not strategy.last_fallback.any()
+    assert strategy.num_fallback == 0
+
+
+def test_what_is_filled_at_random_is_independent_of_what_is_drawn():
+    tokens = torch.eye(3)[[0, 1, 2, 2, 2, 2]].expand(20_000, -1, -1)
+    visible = ~draw(
+        KDPPMask(), tokens, 2
+    ).masked  # 0, 1 and one of the last four are drawn, another is filled in
+    assert visible[:, :2].all()
+    pairs = visible[:, 2:].long() @ torch.tensor([1, 2, 4, 8])
+    counts = pairs.bincount(minlength=16)[[3, 5, 6, 9, 10, 12]].double()
+    assert chi2.sf((counts - 20_000 / 6).square().sum() / (20_000 / 6), 5) > 0.001
+
+
+@pytest.mark.gpu
+def test_a_gpu_waits_once():
+    context = MaskContext(tokens=torch.randn(4, 49, 64, generator=fold_in(0, 6)).cuda())
+    strategy, generator = KDPPMask(), fold_in(0, 7)
+    strategy(context, 36, generator=generator)  # libraries set themselves up
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            strategy(context, 36, generator=generator)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing" in str(warning.message) for warning in caught) <= 1

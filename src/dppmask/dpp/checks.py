@@ -52,6 +52,33 @@ def check_size(k: int, num_items: int) -> None:
         raise ValueError(f"k must be in [0, {num_items}] for {num_items} items, got {k}")
 
 
+def as_sizes(k: int | Tensor, batch: list[int], num_items: int, device: torch.device) -> Tensor:
+    """Sizes, one for all rows or one for each, as int64 of shape ``batch`` on ``device``.
+
+    Raises:
+        TypeError: If ``k`` is a tensor but not int64.
+        ValueError: If its shape is not ``batch``, or a size is outside [0, N] (looked at on the CPU only).
+    """
+    if not isinstance(k, Tensor):
+        check_size(k, num_items)
+        return torch.full(batch, k, device=device)
+    if k.dtype != torch.int64:
+        raise TypeError(f"k must be int64, got a tensor of {k.dtype}")
+    if list(k.shape) != batch:
+        raise ValueError(f"k must have shape {batch}, one size for each kernel, got {list(k.shape)}")
+    if can_look_at(k) and k.numel():
+        for size in k.aminmax():
+            check_size(int(size), num_items)
+    return k.to(device, non_blocking=True)
+
+
+def rows_left(left: Tensor) -> Tensor | slice:
+    """Index of the rows where ``left [B]`` is True; of all of them where a look would wait for a device."""
+    if not can_look_at(left) or left.all():
+        return slice(None)
+    return left.nonzero()[:, 0]
+
+
 def no_autocast(x: Tensor) -> torch.autocast:
     """A context in which matrix products keep the precision of their operands."""
     return torch.autocast(device_type=x.device.type, enabled=False)

@@ -40,7 +40,7 @@ def log_prob(L: Tensor, items: Tensor, *, k: int | None = None) -> Tensor:
             log_normaliser = values.log1p().sum(-1)
         else:
             check_size(k, N)
-            check_rank(values, k)
+            check_rank((values > 0).sum(-1), k)
             log_normaliser = log_esp(values.log(), k)[..., -1, -1]
         size = members.sum(-1)
         possible = size <= (values > 0).sum(-1) if k is None else size == k
@@ -103,11 +103,13 @@ def log_esp(log_spectrum: Tensor, k: int) -> Tensor:
     return torch.stack(rows, dim=-2)
 
 
-def check_rank(values: Tensor, k: int) -> None:
-    """Raise ``ValueError`` where fewer than ``k`` of the eigenvalues ``[..., N]`` are positive."""
-    rank = int((values > 0).sum(-1).min()) if values.numel() else k
-    if rank < k:
-        raise ValueError(f"k must not exceed the numerical rank of L, got k={k} and a kernel of rank {rank}")
+def check_rank(rank: Tensor, k: int) -> None:
+    """Raise ``ValueError`` where a numerical rank, int64 ``[...]``, is below ``k``."""
+    lowest = int(rank.min()) if rank.numel() else k
+    if lowest < k:
+        raise ValueError(
+            f"k must not exceed the numerical rank of L, got k={k} and a kernel of rank {lowest}"
+        )
 
 
 def _members(items: Tensor, N: int) -> Tensor:

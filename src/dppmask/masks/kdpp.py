@@ -5,7 +5,8 @@ import logging
 import torch
 from torch import Tensor
 
-from dppmask.dpp import gaussian_kernel, kdpp_from_noise
+from dppmask.dpp import gaussian_kernel
+from dppmask.dpp.sampling import sample_sized
 from dppmask.masks.base import Mask
 from dppmask.masks.features import FeatureMask, Source
 
@@ -31,10 +32,11 @@ class KDPPMask(FeatureMask):
     Raises:
         ValueError: If an argument is outside its range.
 
-    Source: Kulesza and Taskar (2011), *k-DPPs: Fixed-Size Determinantal Point Processes*, Algorithm 2.
+    Source: Kulesza and Taskar (2011), *k-DPPs: Fixed-Size Determinantal Point Processes*;
+        :mod:`dppmask.dpp.rejection`.
     """
 
-    syncs = True  # the eigenvectors and the count of fallbacks
+    syncs = True  # once: whether every row has its sample
 
     def __init__(self, source: Source = "tokens", bandwidth: float = 1.0) -> None:
         super().__init__(source=source, bandwidth=bandwidth)
@@ -44,13 +46,11 @@ class KDPPMask(FeatureMask):
     def choose(self, features: Tensor, noise: Tensor, num_masked: int | Tensor) -> Mask:
         """The mask from features ``[B, N, D]``, noise ``[B, N]`` and one count or int64 ``[B]``."""
         L = gaussian_kernel(features, bandwidth=self.bandwidth)  # [B, N, N]
-        if isinstance(num_masked, Tensor):
-            sampled = _sample_counts(L, noise, num_masked)
-        else:
-            sampled = _sample(L, noise, num_masked)
-        order = exchange_bits(noise) - 2 * sampled.to(noise.dtype)  # what is sampled lies below 0
-        mask = Mask.from_scores(order, num_masked)
-        self._count_fallback((~mask.masked).sum(1) > sampled.sum(1))
+        sampled, short = sample_sized(L, _sizes(num_masked, noise.shape[1]), noise)
+        mask = Mask.from_scores(noise - sampled.to(noise.dtype), num_masked)  # what is sampled lies below 0
+        self.last_fallback = torch.zeros_like(sampled[:, 0]) if short is None else short
+        if short is not None:
+            self._count_fallback(short)
         return mask
 
     def _count_fallback(self, fallback: Tensor) -> None:
@@ -63,29 +63,10 @@ class KDPPMask(FeatureMask):
                 len(fallback),
             )
         self.num_fallback += count
-        self.last_fallback = fallback
 
 
-def exchange_bits(noise: Tensor) -> Tensor:
-    """Swap the upper and the lower 12 bits of noise on the 24-bit grid of float32.
-
-    Again uniform in [0, 1), and hardly dependent on what the upper bits have decided already: the sample.
-    """
-    upper = (noise * 2**12).floor()
-    return noise * 2**12 - upper + upper / 2**24
-
-
-def _sample_counts(L: Tensor, noise: Tensor, num_masked: Tensor) -> Tensor:
-    """As :func:`_sample`, for counts int64 ``[B]``; rows with equal counts are drawn together."""
-    sampled = torch.empty_like(noise, dtype=torch.bool)
-    for count in num_masked.unique().tolist():
-        rows = (num_masked == count).nonzero()[:, 0].to(L.device)
-        sampled[rows] = _sample(L[rows], noise[rows], count)
-    return sampled
-
-
-def _sample(L: Tensor, noise: Tensor, num_masked: int) -> Tensor:
-    """A k-DPP sample of N - ``num_masked`` patches, or of as many as the rank allows; bool ``[B, N]``."""
-    if num_masked == 0:
-        return torch.ones_like(noise, dtype=torch.bool)
-    return kdpp_from_noise(L, noise.shape[1] - num_masked, noise)
+def _sizes(num_masked: int | Tensor, num_patches: int) -> int | Tensor:
+    """How many patches to sample: none of an image that stays whole, whatever the rank of its kernel."""
+    if isinstance(num_masked, int):
+        return num_patches - num_masked if num_masked else 0
+    return torch.where(num_masked == 0, 0, num_patches - num_masked)
