@@ -9,7 +9,7 @@ SCALE ?= full
 OUT ?= demo
 PYTEST_ARGS ?= -n 2
 BIN := $(VENV)/bin
-PACKAGE := --editable ".[train,hub,dev]"
+PACKAGE := --editable ".[train,fast,hub,dev]"
 
 .PHONY: demo test check format lowest bench clean
 
