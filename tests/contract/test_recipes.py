@@ -33,6 +33,12 @@ TINY = (
     "--epochs 1 --warmup_epochs 0 --accelerator cpu --devices 1 --num_workers 0 --compile false "
     "--precision 32-true --method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2"
 )
+# What a recipe's evaluation needs beyond few images, or less of.
+SMALLER = {
+    "evaluation/knn": "--data.train_size 200",
+    "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
+    "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
+}
 
 
 def header(name: str) -> list[str]:
@@ -113,8 +119,7 @@ def test_mask_recipe_hides_patches_by_a_teacher(name):
 def test_evaluation_recipe_scores_an_encoder(name):
     data = "--data Scenes --data.size 32 --data.train_size 40 --data.val_size 20 --data.task single"
     options = f"--config {name} --run test_vit --image_size 32 --num_workers 0 --device cpu"
-    if name == "evaluation/linear":
-        options += " --protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20"
-    record = evaluate(**parser_of("evaluate").parse(f"{options} {data}".split()))
+    line = f"{options} {data} {SMALLER.get(name, '')}"
+    record = evaluate(**parser_of("evaluate").parse(line.split()))
     assert record["metrics"]
     assert record["baselines"] or name == "evaluation/mask_statistics"
