@@ -264,6 +264,11 @@ def check_needs(model: MaskedImageModel, strategy: MaskStrategy, ratio: MaskRati
             f"mask {mask} reads {', '.join(sorted(missing))}, which method {method} does not provide; "
             f"it provides {', '.join(sorted(model.provides))}"
         )
+    if model.needs_equal_counts and not strategy.exact:
+        raise UserError(
+            f"mask {mask} with exact=False hides more patches of one image than of another, which method "
+            f"{method} cannot take; use exact=True"
+        )
     if model.needs_equal_counts and ratio.probability < 1.0:
         raise UserError(
             f"mask_probability must be 1 with method {method}, which hides equally many patches of every "
