@@ -20,6 +20,7 @@ def run_on_two_ranks(script: Path, *arguments: object) -> None:
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": "test",
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # the helpers of this process too
     }
     processes = [
         subprocess.Popen(
