@@ -224,7 +224,8 @@ def test_the_other_commands_refuse_in_one_line(dppmask, run, tmp_path, line, wor
 
 
 @pytest.mark.parametrize(
-    "command", ["pretrain", "evaluate", "masks", "attention", "similarity", "features", "export", "recipes"]
+    "command",
+    ["pretrain", "evaluate", "masks", "attention", "similarity", "features", "export", "bench", "recipes"],
 )
 def test_help_goes_to_stdout(command, capsys):
     try:
