@@ -1,12 +1,11 @@
 """Block-wise masks: rectangles of neighbouring patches are hidden, as in BEiT and iBOT."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dppmask.dpp.checks import can_look_at
+from dppmask.dpp.checks import can_look_at, no_autocast
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy
 from dppmask.masks.streams import uniforms
 
@@ -89,24 +88,29 @@ class BlockMask(MaskStrategy):
             num_masked = num_masked.to(noise.device, non_blocking=True)
         remaining = noise.new_zeros(len(noise)) + num_masked  # [B], still to be hidden
         going = torch.ones_like(remaining, dtype=torch.bool)
-        hidden = torch.zeros(len(noise), *grid, dtype=torch.bool, device=noise.device)
+        visible = noise.new_ones(len(noise), *grid)
         draws = uniforms(noise, MAX_BLOCKS * self.tries * 4).unflatten(1, (MAX_BLOCKS, self.tries, 4))
         for draw in draws.unbind(1):
             most = remaining if self.max_area is None else remaining.clamp(max=self.max_area)
-            inside = self._propose(draw, most[:, None], grid).patches(grid)  # [B, tries, rows, columns]
-            added = (inside & ~hidden[:, None]).sum((2, 3))  # [B, tries]
+            in_rows, in_columns = self._propose(draw, most[:, None], grid)
+            with no_autocast(noise):  # small whole numbers: exact, whatever the precision of products
+                added = ((in_rows @ visible) * in_columns).sum(2)  # [B, tries], visible patches inside
             fits = (added > 0) & (added <= most[:, None]) & going[:, None]
-            first = fits.byte().argmax(1, keepdim=True)
-            block = inside.gather(1, first[:, :, None, None].expand(-1, -1, *grid))[:, 0]
             going = fits.any(1)
-            hidden = hidden | (block & going[:, None, None])
+            first = fits.byte().argmax(1, keepdim=True)
+            block = _pick(in_rows, first)[:, :, None] * _pick(in_columns, first)[:, None]
+            visible = visible * (1 - block * going[:, None, None])
             remaining = remaining - added.gather(1, first)[:, 0] * going
             if can_look_at(going) and not going.any():
                 break  # saves time and changes nothing
-        return hidden.flatten(1)
+        return visible.flatten(1) == 0
 
-    def _propose(self, draw: Tensor, most: Tensor, grid: Grid) -> "Blocks":
-        """Blocks ``[B, tries]`` from uniform numbers ``[B, tries, 4]``; empty where it would be too large."""
+    def _propose(self, draw: Tensor, most: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Blocks out of uniform numbers ``[B, tries, 4]``; empty where one would be too large.
+
+        Returns:
+            ``[B, tries, rows]`` and ``[B, tries, columns]``: 1 for the rows and columns inside, else 0.
+        """
         rows, columns = grid
         least = (min(grid) // 3) ** 2 if self.min_area is None else self.min_area
         size, shape, down, right = draw.unbind(-1)
@@ -115,20 +119,15 @@ class BlockMask(MaskStrategy):
         height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
         height = height.masked_fill((height >= rows) | (width >= columns), 0)
         top, left = (down * (rows - height + 1)).floor(), (right * (columns - width + 1)).floor()
-        return Blocks(top, left, top + height, left + width)
+        return _between(top, top + height, rows), _between(left, left + width, columns)
 
 
-class Blocks(NamedTuple):
-    """Rectangles of patches, each field ``[B, tries]``; the last row and column are outside."""
+def _between(first: Tensor, end: Tensor, length: int) -> Tensor:
+    """Which of 0 … length - 1 are in [first, end), float: ``[B, tries]`` → ``[B, tries, length]``."""
+    index = torch.arange(length, device=first.device)
+    return ((index >= first[..., None]) & (index < end[..., None])).to(first.dtype)
 
-    top: Tensor
-    left: Tensor
-    bottom: Tensor
-    right: Tensor
 
-    def patches(self, grid: Grid) -> Tensor:
-        """Which patches are inside, bool ``[B, tries, rows, columns]``."""
-        row, column = (torch.arange(side, device=self.top.device) for side in grid)
-        in_rows = (row >= self.top[..., None]) & (row < self.bottom[..., None])
-        in_columns = (column >= self.left[..., None]) & (column < self.right[..., None])
-        return in_rows[..., :, None] & in_columns[..., None, :]
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """One try of each image: ``[B, tries, length]``, ``[B, 1]`` → ``[B, length]``."""
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))[:, 0]
