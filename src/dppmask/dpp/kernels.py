@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dppmask.dpp.backends import ops
 from dppmask.dpp.checks import as_features, no_autocast
 from dppmask.dpp.threads import spread
 
@@ -33,6 +34,12 @@ def gaussian_kernel(features: Tensor, *, bandwidth: float = 1.0, normalize: bool
         points, rate = points_and_rate(x, bandwidth, normalize=normalize)
         return torch.exp(-rate[..., None, None] * _squared_distances(points))
 
+    features = as_features(features)
+    has_gradient = torch.is_grad_enabled() and features.requires_grad
+    if ops.backend(features, features.shape[-2]) == "triton" and not has_gradient:
+        check_bandwidth(bandwidth)
+        L = ops.gaussian(features.reshape(-1, *features.shape[-2:]), bandwidth, normalize)
+        return L.reshape(*features.shape[:-1], features.shape[-2])
     return _apply(kernel, features)
 
 
@@ -50,8 +57,7 @@ def points_and_rate(x: Tensor, bandwidth: float, *, normalize: bool) -> tuple[Te
     Raises:
         ValueError: If the bandwidth is not positive.
     """
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
+    check_bandwidth(bandwidth)
     points, scale = (_unit_rows(x), x.new_ones(x.shape[:-2])) if normalize else _bounded(x, dim=(-2, -1))
     rate = (scale.reshape(x.shape[:-2]) / bandwidth).square().clamp(max=torch.finfo(x.dtype).max) / 2
     return points, rate
@@ -79,15 +85,20 @@ def cosine_kernel(features: Tensor) -> Tensor:
             (_twice_gram(_unit_rows(x)) / 2).clamp(-1, 1), diagonal, dim1=-2, dim2=-1
         )
 
-    return _apply(kernel, features)
+    return _apply(kernel, as_features(features))
+
+
+def check_bandwidth(bandwidth: float) -> None:
+    """Raise ``ValueError`` unless σ is positive."""
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
 
 
 def _apply(kernel: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """A kernel ``[..., N, D]`` → ``[..., N, N]`` in the precision of the features, float32 at least.
+    """A kernel of checked features ``[..., N, D]`` → ``[..., N, N]``, in their precision.
 
     On the CPU it is worked out in float64, a few images at a time so that temporaries stay in the cache.
     """
-    features = as_features(features)
     with no_autocast(features):
         if features.device.type != "cpu":
             return kernel(features)

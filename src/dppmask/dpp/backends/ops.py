@@ -88,5 +88,19 @@ def pivoted_cholesky_gaussian(
     return chain(torch_ops.pivoted_cholesky_gaussian, points, rate, k, tolerance, first, numbers=numbers)
 
 
+def _fake_gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
+    B, N, _ = features.shape
+    return features.new_empty(B, N, N, dtype=torch.float32)
+
+
+@operator(
+    "gaussian(Tensor features, float bandwidth, bool normalize) -> Tensor",
+    fake=_fake_gaussian,
+)
+def gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
+    """The Gaussian kernel ``[B, N, N]`` of features ``[B, N, D]``; where :func:`backend` says "triton" only."""
+    return _implementation("triton").gaussian(features, bandwidth, normalize)
+
+
 def _implementation(name: str) -> ModuleType:
     return importlib.import_module(f"dppmask.dpp.backends.{name}_ops")
