@@ -4,8 +4,8 @@ from kernel_cases import random_kernel
 from torch.overrides import TorchFunctionMode
 
 from dppmask.dpp import cosine_kernel, gaussian_kernel
-from dppmask.dpp.kernels import _twice_gram
 from dppmask.dpp.backends import ops
+from dppmask.dpp.kernels import _twice_gram
 from dppmask.rng import fold_in
 
 

@@ -98,7 +98,7 @@ def _fake_gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tenso
     fake=_fake_gaussian,
 )
 def gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
-    """The Gaussian kernel ``[B, N, N]`` of features ``[B, N, D]``; where :func:`backend` says "triton" only."""
+    """The Gaussian kernel ``[B, N, N]`` of features ``[B, N, D]``; only where :func:`backend` is "triton"."""
     return _implementation("triton").gaussian(features, bandwidth, normalize)
 
 
