@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dppmask.dpp.backends import ops
 from dppmask.dpp.checks import as_features, as_square, can_look_at, check_finite, check_size, no_autocast
-from dppmask.dpp.kernels import gaussian_kernel, points_and_rate
+from dppmask.dpp.kernels import GROUP_NUMBERS, gaussian_kernel, points_and_rate
+from dppmask.dpp.threads import spread
 
 LARGEST_KERNEL = 1024  # items from which on a GPU, or torch alone, no longer forms the kernel first
 
@@ -96,11 +97,24 @@ def greedy_map_gaussian(
         L = gaussian_kernel(features, bandwidth=bandwidth, normalize=normalize)
         return greedy_map(L, k, threshold=threshold, first=first)
     first = _checked(k, threshold, first, batch, N, features.device)
+    images = features.reshape(-1, N, D)
+    tolerance = images.new_full(images.shape[:1], max(N * torch.finfo(images.dtype).eps, threshold))
+
+    def pick(rows: slice) -> tuple[Tensor, Tensor]:
+        points, rate = points_and_rate(images[rows], bandwidth, normalize=normalize)
+        chosen = None if first is None else first[rows]
+        return ops.pivoted_cholesky_gaussian(points, rate, k, tolerance[rows], chosen)
+
     with no_autocast(features):
-        points, rate = points_and_rate(features.reshape(-1, N, D), bandwidth, normalize=normalize)
-        tolerance = torch.full_like(rate, max(N * torch.finfo(rate.dtype).eps, threshold))  # [B]
-        items, gains = ops.pivoted_cholesky_gaussian(points, rate, k, tolerance, first)
-    return _selection(items, gains, tolerance, batch)
+        items, gains = zip(*spread(pick, _groups(images)), strict=True)
+    return _selection(torch.cat(items), torch.cat(gains), tolerance, batch)
+
+
+def _groups(images: Tensor) -> list[slice]:
+    """Images worked on together: on the CPU few, so that their unit rows stay in the cache."""
+    B, N, D = images.shape
+    size = max(1, GROUP_NUMBERS // (N * D)) if can_look_at(images) else max(B, 1)
+    return [slice(start, start + size) for start in range(0, max(B, 1), size)]
 
 
 def _checked(

@@ -55,13 +55,11 @@ def _spread_images(
     first = torch.full((B,), -1) if first is None else first
     arrays = [_array(x) for x in (*inputs, tolerance, first, items, gains)]
 
-    def work(images: Tensor) -> None:
-        factor = np.empty((k, N), arrays[0].dtype)
-        start, end = int(images[0]), int(images[-1]) + 1
-        loop(*(array[start:end] for array in arrays), factor)
+    def work(images: slice) -> None:
+        loop(*(array[images] for array in arrays), np.empty((k, N), arrays[0].dtype))
 
-    if B and k:
-        spread(work, torch.arange(B).chunk(torch.get_num_threads()))
+    size = max(1, math.ceil(B / torch.get_num_threads()))
+    spread(work, [slice(start, start + size) for start in range(0, B, size)])
     return items, gains
 
 
