@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from dppmask.dpp.backends import ops
+
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
@@ -20,3 +22,14 @@ def global_rng_untouched():
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def use_backend(monkeypatch):
+    """``use_backend("torch")``: CPU tensors are worked on by this backend."""
+
+    def use(name):
+        monkeypatch.setattr(ops, "HAS_NUMBA", name == "numba")
+        assert ops.backend(torch.zeros(1), 1) == name
+
+    return use

@@ -18,13 +18,20 @@ def random_kernel(
     return (factors @ factors.mT / factors.shape[-1]).to(dtype)
 
 
+def patch_features(
+    *batch: int, num_patches: int = 196, dim: int = 32, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Rows ``[..., N, D]`` that share a direction, as the patches of an image do."""
+    generator = fold_in(seed, *batch, num_patches)
+    rows = torch.randn(*batch, num_patches, dim, dtype=torch.float64, generator=generator)
+    return (rows + 2 * rows[..., :1, :]).to(dtype)
+
+
 def patch_kernel(
     *batch: int, num_patches: int = 196, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """A Gaussian kernel on unit rows that share a direction, as the patches of an image do."""
-    generator = fold_in(seed, *batch, num_patches)
-    rows = torch.randn(*batch, num_patches, 32, dtype=torch.float64, generator=generator)
-    rows = torch.nn.functional.normalize(rows + 2 * rows[..., :1, :], dim=-1)
+    """The Gaussian kernel of the unit rows of :func:`patch_features`, by plain differences."""
+    rows = torch.nn.functional.normalize(patch_features(*batch, num_patches=num_patches, seed=seed), dim=-1)
     squared = (rows[..., :, None, :] - rows[..., None, :, :]).square().sum(-1)
     return torch.exp(-squared / 2).to(dtype)
 

@@ -9,6 +9,11 @@ from dppmask.dpp import gaussian_kernel, greedy_map, naive
 from dppmask.rng import fold_in
 
 
+@pytest.fixture(autouse=True, params=["torch", "numba"])
+def _backend(request, use_backend):
+    use_backend(request.param)
+
+
 def sequential_greedy(L, k, threshold):
     """Chen et al. (2018) for one kernel in NumPy, item by item."""
     L = np.asarray(L)

@@ -4,6 +4,7 @@ from kernel_cases import random_kernel
 from torch.overrides import TorchFunctionMode
 
 from dppmask.dpp import cosine_kernel, gaussian_kernel
+from dppmask.dpp.backends import ops
 from dppmask.dpp.kernels import _twice_gram
 from dppmask.rng import fold_in
 
@@ -209,3 +210,19 @@ def test_wrong_shapes_and_types_are_refused(kernel_of):
         kernel_of(torch.ones(3, 0))
     with pytest.raises(TypeError, match="features must be a floating-point tensor"):
         kernel_of(torch.ones(3, 2, dtype=torch.int64))
+
+
+def test_triton_gets_one_batch_dimension_and_no_gradient(monkeypatch):
+    features = torch.randn(2, 3, 5, 4, generator=fold_in(0))
+    expected, seen = gaussian_kernel(features, bandwidth=0.7), []
+
+    def gaussian(x, bandwidth, normalize):
+        seen.append((x.shape, bandwidth, normalize))
+        return expected.reshape(6, 5, 5)
+
+    monkeypatch.setattr(ops, "backend", lambda x, num_items: "triton")
+    monkeypatch.setattr(ops, "gaussian", gaussian)
+    assert torch.equal(gaussian_kernel(features, bandwidth=0.7), expected)
+    assert seen == [((6, 5, 4), 0.7, True)]
+    assert gaussian_kernel(features.requires_grad_()).requires_grad  # by torch
+    assert len(seen) == 1

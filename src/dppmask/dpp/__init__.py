@@ -4,7 +4,7 @@ Leading batch dimensions are optional everywhere; float32 and float64 are comput
 also under autocast.
 """
 
-from dppmask.dpp.greedy import GreedySelection, greedy_map
+from dppmask.dpp.greedy import GreedySelection, greedy_map, greedy_map_gaussian
 from dppmask.dpp.kernels import cosine_kernel, gaussian_kernel
 from dppmask.dpp.likelihood import expected_size, log_esp, log_prob, marginal_kernel
 from dppmask.dpp.sampling import kdpp_from_noise, sample_dpp, sample_kdpp
@@ -15,6 +15,7 @@ __all__ = [
     "expected_size",
     "gaussian_kernel",
     "greedy_map",
+    "greedy_map_gaussian",
     "kdpp_from_noise",
     "log_esp",
     "log_prob",

@@ -39,6 +39,20 @@ def as_square(L: Tensor) -> Tensor:
     return as_real(L, "L")
 
 
+def as_features(features: Tensor) -> Tensor:
+    """Finite features ``[..., N, D]`` in float32 or float64.
+
+    Raises:
+        TypeError: If they are not a floating-point tensor.
+        ValueError: If a dimension is missing or empty, or (looked at on the CPU only) one is not finite.
+    """
+    if features.ndim < 2 or 0 in features.shape[-2:]:
+        raise ValueError(f"features must have shape [..., N, D] with N, D >= 1, got {list(features.shape)}")
+    features = as_real(features, "features")
+    check_finite(features, "features")
+    return features
+
+
 def check_finite(x: Tensor, name: str) -> None:
     """Raise ``ValueError`` for NaN or infinite entries; looks on the CPU only."""
     # a finite sum proves finite entries and costs a tenth of looking at each of them

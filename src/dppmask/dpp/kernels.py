@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dppmask.dpp.checks import as_real, check_finite, no_autocast
+from dppmask.dpp.backends import ops
+from dppmask.dpp.checks import as_features, no_autocast
 from dppmask.dpp.threads import spread
 
 GROUP_NUMBERS = 2**18  # float64 numbers of one temporary on the CPU: 2 MiB, what a core's cache holds
@@ -28,15 +29,38 @@ def gaussian_kernel(features: Tensor, *, bandwidth: float = 1.0, normalize: bool
     Raises:
         ValueError: If the bandwidth is not positive, or a feature is not finite (looked at on the CPU only).
     """
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
 
     def kernel(x: Tensor) -> Tensor:
-        points, scale = (_unit_rows(x), x.new_ones(())) if normalize else _bounded(x, dim=(-2, -1))
-        rate = (scale / bandwidth).square().clamp(max=torch.finfo(x.dtype).max) / 2
-        return torch.exp(-rate * _squared_distances(points))
+        points, rate = points_and_rate(x, bandwidth, normalize=normalize)
+        return torch.exp(-rate[..., None, None] * _squared_distances(points))
 
+    features = as_features(features)
+    has_gradient = torch.is_grad_enabled() and features.requires_grad
+    if ops.backend(features, features.shape[-2]) == "triton" and not has_gradient:
+        check_bandwidth(bandwidth)
+        L = ops.gaussian(features.reshape(-1, *features.shape[-2:]), bandwidth, normalize)
+        return L.reshape(*features.shape[:-1], features.shape[-2])
     return _apply(kernel, features)
+
+
+def points_and_rate(x: Tensor, bandwidth: float, *, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Points and rates such that the kernel of ``x`` is ``exp(-rate ‖p_i - p_j‖²)``, all of moderate size.
+
+    Args:
+        x: ``[..., N, D]``, float32 or float64.
+        bandwidth: σ > 0.
+        normalize: Whether rows are scaled to unit length.
+
+    Returns:
+        ``[..., N, D]`` and ``[...]``.
+
+    Raises:
+        ValueError: If the bandwidth is not positive.
+    """
+    check_bandwidth(bandwidth)
+    points, scale = (_unit_rows(x), x.new_ones(x.shape[:-2])) if normalize else _bounded(x, dim=(-2, -1))
+    rate = (scale.reshape(x.shape[:-2]) / bandwidth).square().clamp(max=torch.finfo(x.dtype).max) / 2
+    return points, rate
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
@@ -61,18 +85,20 @@ def cosine_kernel(features: Tensor) -> Tensor:
             (_twice_gram(_unit_rows(x)) / 2).clamp(-1, 1), diagonal, dim1=-2, dim2=-1
         )
 
-    return _apply(kernel, features)
+    return _apply(kernel, as_features(features))
+
+
+def check_bandwidth(bandwidth: float) -> None:
+    """Raise ``ValueError`` unless σ is positive."""
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
 
 
 def _apply(kernel: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """A kernel ``[..., N, D]`` → ``[..., N, N]`` in the precision of the features, float32 at least.
+    """A kernel of checked features ``[..., N, D]`` → ``[..., N, N]``, in their precision.
 
     On the CPU it is worked out in float64, a few images at a time so that temporaries stay in the cache.
     """
-    if features.ndim < 2 or 0 in features.shape[-2:]:
-        raise ValueError(f"features must have shape [..., N, D] with N, D >= 1, got {list(features.shape)}")
-    features = as_real(features, "features")
-    check_finite(features, "features")
     with no_autocast(features):
         if features.device.type != "cpu":
             return kernel(features)

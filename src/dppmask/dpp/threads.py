@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 LARGE = 2**22  # numbers touched by one step from which on a second thread pays
 
@@ -27,13 +28,14 @@ def chain(function: Callable[..., Result], *inputs: object, numbers: int) -> Res
         torch.set_num_threads(threads)
 
 
-def spread(function: Callable[[Tensor], Result], parts: Sequence[Tensor]) -> list[Result]:
+def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """``function`` of every part, each on one thread; in turn if a gradient is wanted or torch compiles."""
-    if torch.compiler.is_compiling() or len(parts) == 1 or parts[0].requires_grad:
+    has_gradient = any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    if torch.compiler.is_compiling() or len(parts) == 1 or has_gradient:
         return [function(part) for part in parts]
     threads = torch.get_num_threads()
 
-    def work(part: Tensor) -> Result:
+    def work(part: Part) -> Result:
         torch.set_num_threads(1)  # of this worker
         return function(part)
 

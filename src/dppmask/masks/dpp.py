@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dppmask.dpp import gaussian_kernel, greedy_map
+from dppmask.dpp import greedy_map_gaussian
 from dppmask.dpp.checks import can_look_at
 from dppmask.masks.base import Mask
 from dppmask.masks.features import FeatureMask, Source
@@ -52,9 +52,10 @@ class DPPMask(FeatureMask):
             noise: ``[B, N]`` in [0, 1).
             num_masked: One count, or int64 ``[B]``.
         """
-        L = gaussian_kernel(features, bandwidth=self.bandwidth)  # [B, N, N]
         k = _largest_num_keep(num_masked, noise.shape[1])
-        picks = greedy_map(L, k, threshold=self.purge_ratio, first=noise.argmin(1))
+        picks = greedy_map_gaussian(
+            features, k, bandwidth=self.bandwidth, threshold=self.purge_ratio, first=noise.argmin(1)
+        )
         turn = torch.arange(-k, 0, device=noise.device)  # negative: picks come before any noise, in turn
         mask = Mask.from_scores(place(turn, picks.items, noise), num_masked)
         gains = place(picks.gains, picks.items, torch.zeros_like(noise))

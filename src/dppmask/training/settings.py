@@ -76,7 +76,7 @@ def completed(
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Refuse counts that make no training.
+    """Refuse numbers that make no training.
 
     Raises:
         UserError: Naming the first such option.
@@ -94,6 +94,20 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             raise UserError(f"{name} must be at least 1, got {config[name]}")
     if config["save_every"] < 0:
         raise UserError(f"save_every must be at least 0 (keep none), got {config['save_every']}")
+    _check_optimiser(config)
+
+
+def _check_optimiser(config: Mapping[str, Any]) -> None:
+    if config["min_lr"] < 0:
+        raise UserError(f"min_lr must be at least 0, got {config['min_lr']}")
+    if len(config["betas"]) != 2 or not all(0 <= beta < 1 for beta in config["betas"]):
+        raise UserError(f"betas must be two numbers in [0, 1), got {config['betas']}; MAE uses [0.9, 0.95]")
+    if config["clip_grad"] is not None and config["clip_grad"] <= 0:
+        raise UserError(f"clip_grad must be above 0, got {config['clip_grad']}; leave it out not to clip")
+    if config["weight_decay_end"] is not None and config["weight_decay"] <= 0:
+        raise UserError(
+            f"weight_decay must be above 0 where weight_decay_end is given, got {config['weight_decay']}"
+        )
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:

@@ -7,7 +7,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from dppmask.masks.base import Tokens
 
-# FSDP2 gathers a module's weights again when the gradient of its output arrives, and up to torch 2.11 it finds
+# FSDP2 gathers a module's weights again when the gradient of its output arrives. Up to torch 2.11 it finds
 # tensors in registered containers only: without this the encoder's final norm meets freed weights.
 torch.export.register_dataclass(Tokens)
 

@@ -1,5 +1,7 @@
 """The batched loops in plain torch operations: one batch dimension, no checks, no waiting for the device."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,16 +16,64 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
         first: int64 ``[B]``, the first pivot, or None for the largest.
 
     Returns:
-        Pivots int64 ``[B, k]``, all different up to the tolerance, and their values d² ``[B, k]``.
+        Pivots int64 ``[B, k]``, all different up to the tolerance, and their values d² ``[B, k]``. A NaN that
+        reached a pivot is among the values.
     """
     B, N, _ = L.shape
     rows = L.reshape(B * N, N)
     offset = torch.arange(0, B * N, N, device=L.device)  # [B]
-    smallest = tolerance[:, None].clamp(min=torch.finfo(L.dtype).tiny)
-    by_step = L.new_empty(k, B, N)  # contiguous in what a step writes
+
+    def write_rows(items: Tensor, out: Tensor) -> None:
+        torch.index_select(rows, 0, items + offset, out=out)
+
+    return _eliminate(write_rows, L.diagonal(dim1=1, dim2=2).clone(), k, tolerance, first)
+
+
+def pivoted_cholesky_gaussian(
+    points: Tensor, rate: Tensor, k: int, tolerance: Tensor, first: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """:func:`pivoted_cholesky` of ``exp(-rate ‖x_i - x_j‖²)``, of which only the pivots' rows are formed.
+
+    Args:
+        points: ``[B, N, D]``.
+        rate: ``[B]``.
+        k: As there, like all that follows.
+        tolerance: ``[B]``.
+        first: int64 ``[B]``, or None.
+    """
+    squares = points.square().sum(-1)  # [B, N]
+
+    def write_rows(items: Tensor, out: Tensor) -> None:
+        chosen = points.gather(1, items[:, None, None].expand(-1, 1, points.shape[2]))  # [B, 1, D]
+        torch.bmm(chosen, points.mT, out=out[:, None])
+        out.mul_(-2).add_(squares).add_(squares.gather(1, items[:, None]))  # [B, N], squared distances
+        out.clamp_(min=0).scatter_(1, items[:, None], 0)
+        out.mul_(-rate[:, None]).exp_()
+
+    return _eliminate(write_rows, torch.ones_like(squares), k, tolerance, first)
+
+
+def _eliminate(
+    write_rows: Callable[[Tensor, Tensor], None],
+    residual: Tensor,
+    k: int,
+    tolerance: Tensor,
+    first: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The steps of :func:`pivoted_cholesky` on rows of the kernel as they are asked for.
+
+    Args:
+        write_rows: Called with items int64 ``[B]`` and a tensor ``[B, N]`` to write their rows into.
+        residual: ``[B, N]``, the diagonal; changed in place into the d² of every item.
+        k: As there, like all that follows.
+        tolerance: ``[B]``.
+        first: int64 ``[B]``, or None.
+    """
+    B, N = residual.shape
+    smallest = tolerance[:, None].clamp(min=torch.finfo(residual.dtype).tiny)
+    by_step = residual.new_empty(k, B, N)  # contiguous in what a step writes
     factor = by_step.transpose(0, 1)  # [B, k, N]
-    residual = L.diagonal(dim1=1, dim2=2).clone()  # [B, N], d² of every item
-    items, gains = [L.new_empty(B, 0, dtype=torch.int64)], [L.new_empty(B, 0)]
+    items, gains = [residual.new_empty(B, 0, dtype=torch.int64)], [residual.new_empty(B, 0)]
     for step in range(k):
         if step == 0 and first is not None:
             item = first[:, None]
@@ -32,7 +82,8 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
             gain, item = residual.max(1, keepdim=True)  # [B, 1]
         items.append(item)
         gains.append(gain)
-        row = torch.index_select(rows, 0, item[:, 0] + offset, out=by_step[step])  # [B, N]
+        row = by_step[step]
+        write_rows(item[:, 0], row)
         if step > 0:
             past = factor[:, :step]
             weights = past.gather(2, item[:, :, None].expand(-1, step, -1))  # [B, step, 1]
