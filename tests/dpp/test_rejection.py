@@ -15,6 +15,7 @@ from kernel_cases import (
 from scipy import stats
 
 from dppmask.dpp import gaussian_kernel, kdpp_from_noise, rejection, sample_dpp, sample_kdpp, spectral
+from dppmask.dpp.backends import ops
 from dppmask.dpp.scaling import scale_to_size
 from dppmask.dpp.uniforms import digest
 from dppmask.masks.features import patch_pixels
@@ -31,7 +32,7 @@ def backend(request, monkeypatch):
     if request.param == "numba":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
+        monkeypatch.setattr(ops, "HAS_NUMBA", False)
     return request.param
 
 
@@ -184,7 +185,7 @@ def test_rounds_change_no_sample(photographs, backend, monkeypatch):
     """Nor whether images that have their sample are left out of a round, as they are on a CPU."""
     L = photographs[:, ::4, ::4].contiguous()
     expected = by_rejection(L, 12)
-    monkeypatch.setattr(rejection, "ROUNDS", (1, 2, 3, 5, 100))
+    monkeypatch.setattr(rejection, "ROUNDS", {"cpu": (1, 2, 3, 5, 100)})
     for left_out in (True, False):
         if not left_out:
             monkeypatch.setattr(rejection, "rows_left", lambda left: slice(None))
@@ -198,7 +199,7 @@ def test_backends_draw_the_same(photographs, monkeypatch):
     pytest.importorskip("numba")
     L = photographs[:, ::2, ::2].contiguous()
     compiled = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
-    monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
+    monkeypatch.setattr(ops, "HAS_NUMBA", False)
     plain = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
     assert torch.equal(plain[0], compiled[0])
     assert torch.equal(plain[1], compiled[1])
@@ -208,7 +209,7 @@ def test_failed_draws_leave_the_law_alone(monkeypatch):
     """Rows without a sample go to the spectral sampler on numbers that say nothing about the failure."""
     L, draws = random_kernel(6, seed=11), 20_000
     noise = torch.rand(draws, 6, generator=fold_in(11))
-    monkeypatch.setattr(rejection, "ROUNDS", (1,))
+    monkeypatch.setattr(rejection, "ROUNDS", {"cpu": (1,)})
     _, found = rejection.sample_sized(L.expand(draws, 6, 6), torch.full((draws,), 3), digest(noise))
     masks = kdpp_from_noise(L.expand(draws, 6, 6), 3, noise, method="rejection")
     assert 0.2 < found.double().mean() < 0.8
@@ -236,10 +237,10 @@ def test_what_auto_chooses(monkeypatch):
     def same(method, k):
         return torch.equal(kdpp_from_noise(L, k, noise), kdpp_from_noise(L, k, noise, method=method))
 
-    if rejection.numba_sampling() is not None:
+    if ops.HAS_NUMBA:
         assert same("rejection", 20)
         assert same("spectral", 21)
-    monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
+    monkeypatch.setattr(ops, "HAS_NUMBA", False)
     assert same("spectral", 10)
     assert not same("rejection", 10)
 

@@ -6,27 +6,14 @@ this module needs it and is imported at first use only.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from dppmask.dpp.backends.compiled import reordered
 from dppmask.dpp.threads import spread
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """The function in machine code, which is kept on disk where there is a place to write.
-
-    Sums may be reordered, which vectorises them; NaN and infinity keep their meaning.
-    """
-    compile_ = partial(njit, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-    try:
-        return compile_(function, cache=True)
-    except RuntimeError:  # neither beside the source nor in the user's cache
-        return compile_(function)
 
 
 def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -67,7 +54,7 @@ def _array(x: Tensor) -> Any:
     return x.detach().contiguous().numpy()
 
 
-@compiled
+@reordered
 def _from_kernels(kernels, tolerance, first, items, gains, factor):
     row = np.empty(kernels.shape[1], kernels.dtype)
     residual = np.empty_like(row)
@@ -88,7 +75,7 @@ def _from_kernels(kernels, tolerance, first, items, gains, factor):
                 break
 
 
-@compiled
+@reordered
 def _from_points(points, rate, tolerance, first, items, gains, factor):
     row = np.empty(points.shape[1], points.dtype)
     residual = np.empty_like(row)
@@ -107,7 +94,7 @@ def _from_points(points, rate, tolerance, first, items, gains, factor):
                 break
 
 
-@compiled
+@reordered
 def _largest(residual):
     """Index of the largest entry, the first of equal ones."""
     best, largest = 0, residual[0]
@@ -117,7 +104,7 @@ def _largest(residual):
     return best
 
 
-@compiled
+@reordered
 def _gaussian_row(points, item, rate, row):
     for i in range(len(row)):
         square = row.dtype.type(0)
@@ -127,7 +114,7 @@ def _gaussian_row(points, item, rate, row):
         row[i] = math.exp(-rate * square)
 
 
-@compiled
+@reordered
 def _eliminate(row, residual, factor, step, item):
     """Turn a row of the kernel into row ``step`` of the factor, and take its squares off the residual.
 

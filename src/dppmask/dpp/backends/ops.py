@@ -36,6 +36,11 @@ def backend(x: Tensor, num_items: int) -> str:
     return "triton" if x.device.type == "cuda" and small and HAS_TRITON else "torch"
 
 
+def implementation(module: str) -> ModuleType:
+    """A module of this folder, imported at first use: numba and Triton take their time."""
+    return importlib.import_module(f"dppmask.dpp.backends.{module}")
+
+
 def operator(schema: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the operator ``dppmask::schema`` of every device; returns the operator.
 
@@ -70,7 +75,7 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
     if name == "torch":
         numbers = k * L.shape[0] * L.shape[1]
         return chain(torch_ops.pivoted_cholesky, L, k, tolerance, first, numbers=numbers)
-    return _implementation(name).pivoted_cholesky(L, k, tolerance, first)
+    return implementation(f"{name}_ops").pivoted_cholesky(L, k, tolerance, first)
 
 
 @operator(
@@ -83,7 +88,7 @@ def pivoted_cholesky_gaussian(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`torch_ops.pivoted_cholesky_gaussian`."""
     if backend(points, points.shape[1]) == "numba":
-        return _implementation("numba").pivoted_cholesky_gaussian(points, rate, k, tolerance, first)
+        return implementation("numba_ops").pivoted_cholesky_gaussian(points, rate, k, tolerance, first)
     numbers = k * points.numel()
     return chain(torch_ops.pivoted_cholesky_gaussian, points, rate, k, tolerance, first, numbers=numbers)
 
@@ -99,8 +104,4 @@ def _fake_gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tenso
 )
 def gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
     """The Gaussian kernel ``[B, N, N]`` of features ``[B, N, D]``; only where :func:`backend` is "triton"."""
-    return _implementation("triton").gaussian(features, bandwidth, normalize)
-
-
-def _implementation(name: str) -> ModuleType:
-    return importlib.import_module(f"dppmask.dpp.backends.{name}_ops")
+    return implementation("triton_ops").gaussian(features, bandwidth, normalize)
