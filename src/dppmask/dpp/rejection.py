@@ -20,8 +20,8 @@ from dppmask.dpp.scaling import scale_to_size, unscaled
 from dppmask.dpp.threads import spread
 from dppmask.dpp.uniforms import uniforms
 
-# Draws tried before the next look at what is still missing. On an accelerator nobody looks, and each round costs
-# all images something; two leave one image in 70 000 to the spectral sampler.
+# Draws tried before the next look at what is still missing. On an accelerator nobody looks, and each round
+# costs all images something; two leave one image in 70 000 to the spectral sampler.
 ROUNDS = {"cpu": (8, 16, 64, 256)}
 ROUNDS_UNSEEN = (64, 64)
 GROUP_NUMBERS = 2**19  # float64 numbers of one temporary on the CPU: 4 MiB

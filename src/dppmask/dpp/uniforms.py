@@ -37,6 +37,22 @@ def uniforms(digests: Tensor, counters: Tensor) -> Tensor:
     return _upper_bits(_mix(digests + counters * GOLDEN), 53).double() * 2.0**-53
 
 
+def uniforms_from_noise(noise: Tensor, count: int) -> Tensor:
+    """Float32 uniform numbers that are a pure function of a row of noise, and look independent of it.
+
+    So a strategy that needs more numbers than patches still draws from its generator once.
+
+    Args:
+        noise: ``[..., N]`` in [0, 1).
+        count: How many numbers per row.
+
+    Returns:
+        ``[..., count]``, multiples of 2⁻²⁴ in [0, 1).
+    """
+    counters = torch.arange(count, device=noise.device) * GOLDEN
+    return _upper_bits(_mix(digest(noise)[..., None] + counters), 24).float() * 2.0**-24
+
+
 def signs(*shape: int, device: torch.device) -> Tensor:
     """A fixed table of float64 ±1 that looks random: the same on every device."""
     count = torch.Size(shape).numel()

@@ -6,10 +6,10 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from dppmask.dpp.checks import check_finite
+from dppmask.dpp.uniforms import uniforms_from_noise
 from dppmask.errors import nearest
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy
 from dppmask.masks.mask import inverse_permutation, ranks
-from dppmask.masks.streams import uniforms
 
 Variant = Literal["high", "hint", "low"]
 
@@ -107,7 +107,7 @@ class AttMask(MaskStrategy):
         num_patches = rank.shape[1]
         num_candidates = math.floor(self.show_max * num_patches + _ROUNDING)
         low, high = self.show_ratio
-        ratio = low + (high - low) * uniforms(noise, 1).double()  # [B, 1]
+        ratio = low + (high - low) * uniforms_from_noise(noise, 1).double()  # [B, 1]
         num_hints = (self.show_max * num_patches * ratio + _ROUNDING).floor()
         candidate = rank >= num_patches - num_candidates
         turn = ranks(noise.masked_fill(~candidate, 1.0))  # candidates first: all noise is below 1

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dppmask.dpp.checks import can_look_at, no_autocast
+from dppmask.dpp.uniforms import uniforms_from_noise
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy
-from dppmask.masks.streams import uniforms
 
 Grid = tuple[int, int]
 
@@ -89,7 +89,9 @@ class BlockMask(MaskStrategy):
         remaining = noise.new_zeros(len(noise)) + num_masked  # [B], still to be hidden
         going = torch.ones_like(remaining, dtype=torch.bool)
         visible = noise.new_ones(len(noise), *grid)
-        draws = uniforms(noise, MAX_BLOCKS * self.tries * 4).unflatten(1, (MAX_BLOCKS, self.tries, 4))
+        draws = uniforms_from_noise(noise, MAX_BLOCKS * self.tries * 4).unflatten(
+            1, (MAX_BLOCKS, self.tries, 4)
+        )
         for draw in draws.unbind(1):
             most = remaining if self.max_area is None else remaining.clamp(max=self.max_area)
             in_rows, in_columns = self._propose(draw, most[:, None], grid)

@@ -1,10 +1,9 @@
 import math
 
-import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from dppmask.masks.streams import uniforms
+from dppmask.dpp.uniforms import digest, uniforms, uniforms_from_noise
 from dppmask.rng import fold_in
 
 
@@ -12,32 +11,14 @@ def noise(batch, num_patches, *, seed=0):
     return torch.rand(batch, num_patches, generator=fold_in(0, seed))
 
 
-def by_hand(row, count):
-    """The hash in Python's unbounded integers."""
-    word = 2**32
-
-    def mix(x):
-        x = (x ^ (x >> 16)) * 0x85EBCA6B % word
-        x = (x ^ (x >> 13)) * 0xC2B2AE35 % word
-        return x ^ (x >> 16)
-
-    bits = [int(value) for value in row.view(torch.int32).tolist()]
-    step = 0x9E3779B9
-    first, second = (
-        mix(sum(mix(b ^ ((i * step + lane) % word)) for i, b in enumerate(bits, start=1)) % word)
-        for lane in (0x243F6A88, 0x13198A2E)
-    )
-    return [(mix(first ^ mix((second + c * step) % word)) >> 8) / 2**24 for c in range(count)]
-
-
-@pytest.mark.parametrize("num_patches", [1, 2, 196])
-def test_equals_the_hash_in_plain_integers(num_patches):
-    rows = noise(3, num_patches)
-    assert uniforms(rows, 50).tolist() == [by_hand(row, 50) for row in rows]
+def test_are_the_numbers_of_float64_cut_to_24_bits():
+    rows = noise(3, 50)
+    exact = uniforms(digest(rows)[:, None], torch.arange(20))
+    assert torch.equal(uniforms_from_noise(rows, 20).double(), (exact * 2**24).floor() / 2**24)
 
 
 def test_uniform_over_rows_and_over_counters():
-    drawn = uniforms(noise(2000, 5), 100).double()
+    drawn = uniforms_from_noise(noise(2000, 5), 100).double()
     assert drawn.min() >= 0.0
     assert drawn.max() < 1.0
     for sample in (drawn[:, 0], drawn[:, 99], drawn[0], drawn[1999], drawn.flatten()):
@@ -47,7 +28,7 @@ def test_uniform_over_rows_and_over_counters():
 
 def test_neighbouring_numbers_are_independent_of_each_other_and_of_the_noise():
     rows = noise(40_000, 4)
-    drawn = uniforms(rows, 3)
+    drawn = uniforms_from_noise(rows, 3)
     pairs = [(drawn[:, 0], drawn[:, 1]), (drawn[:, 1], drawn[:, 2]), (rows[:, 0], drawn[:, 0])]
     pairs += [(rows[:, 3], drawn[:, 2]), (drawn[:-1, 0], drawn[1:, 0])]
     for one, other in pairs:
@@ -60,7 +41,7 @@ def test_every_entry_of_the_noise_counts_and_so_does_its_place():
     changed = row.repeat(30, 1)
     changed[range(30), range(30)] += 2**-24
     rows = torch.cat([row, row.flip(1), row.roll(1, 1), changed])
-    drawn = uniforms(rows, 64)
+    drawn = uniforms_from_noise(rows, 64)
     assert len(drawn.unique(dim=0)) == len(rows)
     differing = (drawn[1:] * 2**24).long() ^ (drawn[:1] * 2**24).long()
     share = sum(bin(value).count("1") for value in differing.flatten().tolist()) / (24 * differing.numel())
@@ -69,10 +50,10 @@ def test_every_entry_of_the_noise_counts_and_so_does_its_place():
 
 def test_fewer_numbers_are_a_prefix():
     rows = noise(4, 9)
-    assert torch.equal(uniforms(rows, 7), uniforms(rows, 20)[:, :7])
+    assert torch.equal(uniforms_from_noise(rows, 7), uniforms_from_noise(rows, 20)[:, :7])
 
 
 def test_compiles_to_one_graph():
-    compiled = torch.compile(uniforms, fullgraph=True, backend="eager")
+    compiled = torch.compile(uniforms_from_noise, fullgraph=True, backend="eager")
     rows = noise(4, 9)
-    assert torch.equal(compiled(rows, 12), uniforms(rows, 12))
+    assert torch.equal(compiled(rows, 12), uniforms_from_noise(rows, 12))
