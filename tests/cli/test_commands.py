@@ -145,6 +145,22 @@ def refused(dppmask, line: str) -> str:
         ("--mask_ratio -0.5", ["mask_ratio must be in (0, 1)", "got -0.5"]),
         ("--mask_ratio [0.9,0.5]", ["mask_ratio", "low <= high"]),
         ("--image_size 36", ["image_size", "multiple", "36"]),
+        ("--image_size 8", ["at least 2 patches", "got 1", "patch_size"]),
+        (
+            "--mask Coarse --mask.strategy DPPMask --mask.cell 3",
+            ["cell must divide the grid", "got cell 3 for 4 × 4"],
+        ),
+        ("--base_lr -1", ["base_lr must be at least 0", "got -1"]),
+        ("--weight_decay -1", ["weight_decay must be at least 0", "got -1"]),
+        ("--num_workers -1", ["num_workers must be at least 0", "got -1"]),
+        ("--method.decoder_num_heads 0", ["decoder_num_heads must be at least 1", "got 0"]),
+        ("--method.decoder_embed_dim 0", ["decoder_embed_dim must be at least 1", "got 0"]),
+        ("--method.decoder_depth -1", ["decoder_depth must be at least 1", "got -1"]),
+        ("--method.decoder_mlp_ratio -1", ["decoder_mlp_ratio must be positive", "got -1"]),
+        ('--backbone_args {"depth":0}', ["depth must be a whole number, at least 1", "got 0"]),
+        ('--backbone_args {"num_heads":0}', ["num_heads must be a whole number", "got 0"]),
+        ('--backbone_args {"mlp_ratio":-1}', ["mlp_ratio must be positive", "got -1"]),
+        ('--backbone_args {"drop_path_rate":2}', ["drop_path_rate must be in [0, 1)", "got 2"]),
         ("--batch_size 400", ["batch_size", "400", "8"]),
         ("--precision 8-bit", ["precision", "8-bit"]),
         ("--init_from {tmp}/nowhere.pth", ["nowhere.pth"]),
@@ -155,7 +171,9 @@ def refused(dppmask, line: str) -> str:
 def test_pretrain_refuses_in_one_line(dppmask, tmp_path, options, words):
     (tmp_path / "notes.txt").write_text("no image")
     run = tmp_path / "run"
-    message = refused(dppmask, f"pretrain {DATA} {TINY} {options.format(tmp=tmp_path)} --run {run}")
+    message = refused(
+        dppmask, f"pretrain {DATA} {TINY} {options.replace('{tmp}', str(tmp_path))} --run {run}"
+    )
     assert all(word in message for word in words), message
     assert not run.exists(), "nothing is left behind"
 
@@ -203,6 +221,13 @@ def test_a_truncated_checkpoint_is_named(dppmask, run, tmp_path, command):
             ["mask_ratio must be in (0, 1)", "1.5"],
         ),
         ("masks --mask RandomMask --out {tmp}/a.doc", ["a.doc"]),
+        (
+            "masks --mask Coarse --mask.strategy RandomMask --mask.cell 3 --run {run} --out {tmp}/a.png",
+            ["cell must divide the grid"],
+        ),
+        ("evaluate --protocol MaskStatistics --protocol.patch_size 0", ["patch_size must be at least 1"]),
+        ("evaluate --protocol MaskStatistics --protocol.image_size 0", ["image_size must be", "got 0"]),
+        ("evaluate --protocol MaskStatistics --protocol.bandwidth 0", ["bandwidth must be positive"]),
         ("masks --out {tmp}/a.png", ["required and not given: --mask"]),
         ("features --run {run} --out {tmp}/a.csv", [".npz", "a.csv"]),
     ],

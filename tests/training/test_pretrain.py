@@ -135,6 +135,20 @@ class Hungry(RandomMask):
     needs = frozenset({"teacher", "attention"})
 
 
+class Modest(RandomMask):
+    """Refuses to hide more than half, and counts the masks it drew."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_drawn = 0
+
+    def choose(self, features, noise, num_masked):
+        if num_masked > noise.shape[1] // 2:
+            raise ValueError(f"at most half may be hidden, got {num_masked}")
+        self.num_drawn += 1
+        return super().choose(features, noise, num_masked)
+
+
 class Poisoned(MAE):
     """Its loss, or only its gradient, is NaN at the given step."""
 
@@ -160,6 +174,10 @@ REFUSED = {
     "ratio 1": ({"mask_ratio": 1.0}, r"mask_ratio must be in \(0, 1\), got 1\.0"),
     "ratio -1": ({"mask_ratio": -1.0}, r"mask_ratio must be in \(0, 1\), got -1\.0"),
     "ratio interval": ({"mask_ratio": (0.8, 0.5)}, "low <= high"),
+    "ratio too high for a strategy": (
+        {"mask": Modest(), "mask_ratio": (0.3, 0.8)},
+        "mask Modest cannot be drawn: at most half may be hidden, got 13",
+    ),
     "probability": ({"mask_probability": 0.5}, "mask_probability must be 1 with method MAE.*got 0.5"),
     "needs": ({"mask": Hungry()}, "mask Hungry reads attention, teacher, which method MAE does not provide"),
     "too few images": ({"batch_size": 17}, "34 images a step, but the data has 32"),
@@ -188,6 +206,17 @@ def test_wrong_options_are_refused_in_one_line_and_leave_nothing(tiny, tmp_path,
         tiny(**change)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trying_the_masks_leaves_the_strategy_as_it_was(tiny):
+    counts = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, module):
+            counts.append(module.strategy.num_drawn)
+
+    tiny(epochs=1, mask=Modest(), mask_ratio=0.5, callbacks=[Look()])
+    assert counts == [0]
 
 
 def test_wandb_must_be_installed(tiny, monkeypatch):

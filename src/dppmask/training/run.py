@@ -159,6 +159,7 @@ def _train(
     with quiet():  # nothing is written before every option is known to be right
         trainer = build_trainer(config, run, _callbacks(run, config, average, callbacks, stop))
         module = _module(config, trainer, fresh=checkpoint is None)
+        module.try_masks()
     with _run_folder(run, config), stop.listening():
         with suppress(SIGTERMException):  # Lightning's, if told to stop before the first step
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)

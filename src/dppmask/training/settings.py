@@ -1,5 +1,6 @@
 """The arguments of a run as plain data: written to ``config.yaml``, and compared when a run goes on."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -92,8 +93,9 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     ):
         if config[name] < 1:
             raise UserError(f"{name} must be at least 1, got {config[name]}")
-    if config["save_every"] < 0:
-        raise UserError(f"save_every must be at least 0 (keep none), got {config['save_every']}")
+    for name in ("save_every", "num_workers", "base_lr", "weight_decay"):
+        if not 0 <= config[name] < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, got {config[name]}")
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:
