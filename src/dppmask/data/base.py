@@ -36,10 +36,12 @@ class ImageSource(Dataset[Sample]):
         class_names: Names of the classes (single label) or labels (multi-label); None where images are
             unlabelled.
         multi_label: Whether samples carry ``labels`` instead of ``label``.
+        num_unreadable: How many images could not be read so far; others took their place.
     """
 
     class_names: list[str] | None = None
     multi_label: bool = False
+    num_unreadable: int = 0
 
     @abstractmethod
     def split(self, name: Split) -> "ImageSource":

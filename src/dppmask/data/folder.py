@@ -128,7 +128,7 @@ class ImageList(ImageSource):
         raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
 
     @property
-    def num_unreadable(self) -> int:
+    def num_unreadable(self) -> int:  # type: ignore[override]
         """How many files could not be read so far, in this process and its workers."""
         return int(self._unreadable.sum())
 
@@ -146,17 +146,20 @@ class ImageList(ImageSource):
             UserError: If none can be read.
         """
         start = range(len(self))[index]
+        reason: UnreadableImageError | None = None
         for position in (*range(start, len(self)), *range(start)):
             if not self._unreadable[position]:
                 try:
                     image = read_image(self.path(position))
                 except UnreadableImageError as error:
+                    reason = reason or error
                     self._report(position, error)
                 else:
                     label = None if self._labels is None else int(self._labels[position])
                     return Sample(image, label=label, sample_id=position)
         raise UserError(
-            f"none of the {len(self)} images in {self.folder} can be read; see the log for reasons"
+            f"none of the {len(self)} images in {self.folder} can be read "
+            f"({reason or 'the log names the reasons'})"
         )
 
     def _report(self, position: int, error: UnreadableImageError) -> None:

@@ -1,6 +1,7 @@
 """What happens beside the step: numbers on disk, progress on the screen, averaged weights."""
 
 import json
+import logging
 import sys
 import time
 from datetime import timedelta
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from dppmask.errors import UserError
 from dppmask.training.files import append_line, write_text
+
+log = logging.getLogger(__name__)
 
 
 class JsonMetrics(Callback):
@@ -161,6 +164,19 @@ class Progress(Callback):
             print(f"\r\x1b[2K{text}", end=end or "", file=self.stream, flush=True)
         else:
             print(text, file=self.stream, flush=True)
+
+
+class UnreadableImages(Callback):
+    """When the training ends or stops, says how many images this process could not read."""
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        data: Any = trainer.train_dataloader
+        if not (count := data.source.num_unreadable):
+            return
+        log.warning("images that could not be read: %d of %d", count, len(data.source))
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "log"
+            print(f"images that could not be read: {count}; {path} names them", file=sys.stderr, flush=True)
 
 
 class Average(Callback):

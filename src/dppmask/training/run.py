@@ -27,14 +27,21 @@ from dppmask.models.mae import MAE
 from dppmask.rng import seeded
 from dppmask.specs import build
 from dppmask.training import settings
-from dppmask.training.callbacks import Average, JsonMetrics, Progress, read_metrics
+from dppmask.training.callbacks import Average, JsonMetrics, Progress, UnreadableImages, read_metrics
 from dppmask.training.checkpoints import SaveCheckpoints, newest
 from dppmask.training.environment import record_environment
 from dppmask.training.files import remove_unfinished, write_yaml
 from dppmask.training.module import Pretraining, Schedule
 from dppmask.training.schedule import scaled_learning_rate
 from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
-from dppmask.training.trainer import build_trainer, determinism_kept, is_first_process, quiet
+from dppmask.training.trainer import (
+    Withheld,
+    build_trainer,
+    determinism_kept,
+    is_first_process,
+    log_file,
+    quiet,
+)
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +163,12 @@ def _train(
     """Fit and, at the end of the training, export the encoder; whether the end was reached."""
     stop = StopOnSignal()
     average = Average(config["ema"]) if config["ema"] is not None else None
-    with quiet():  # nothing is written before every option is known to be right
+    early = Withheld()
+    with quiet(early):  # nothing is written before every option is known to be right
         trainer = build_trainer(config, run, _callbacks(run, config, average, callbacks, stop))
         module = _module(config, trainer, fresh=checkpoint is None)
         module.try_masks()
-    with _run_folder(run, config), stop.listening():
+    with _run_folder(run, config, early.records), stop.listening():
         with suppress(SIGTERMException):  # Lightning's, if told to stop before the first step
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finished = trainer.global_step >= module.schedule.total_steps
@@ -210,7 +218,13 @@ def _callbacks(
 ) -> list[Callback]:
     """In the order in which they act at the end of a step: numbers first, the checkpoint after all state."""
     metrics = JsonMetrics(run / METRICS, every_steps=config["log_every"])
-    own = [StopOnNonFinite(run), *([average] if average else []), metrics, Progress(metrics)]
+    own = [
+        StopOnNonFinite(run),
+        *([average] if average else []),
+        metrics,
+        Progress(metrics),
+        UnreadableImages(),
+    ]
     save = SaveCheckpoints(
         run / CHECKPOINTS, every_steps=config["save_last_every"], every_epochs=config["save_every"]
     )
@@ -294,8 +308,9 @@ def _schedule(config: Mapping[str, Any], num_images: int, world_size: int) -> Sc
 
 
 @contextmanager
-def _run_folder(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Open the folder, write what the run is made of, and keep its log."""
+def _run_folder(run: Path, config: Mapping[str, Any], early: Sequence[logging.LogRecord]) -> Iterator[None]:
+    """Open the folder, write what the run is made of, and keep its log, which begins with ``early``."""
+    handler = log_file(run)
     if is_first_process():
         (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         for folder in (run, run / CHECKPOINTS):
@@ -303,7 +318,9 @@ def _run_folder(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
         if settings.stored(run) is None:
             write_yaml(run / settings.CONFIG, config)
         record_environment(run / "environment.json")
-    with quiet(run):
+        for record in early:  # the other processes have the same to say
+            handler.handle(record)
+    with quiet(handler):
         try:
             yield
         except UserError as error:
