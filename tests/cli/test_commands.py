@@ -186,6 +186,17 @@ def test_an_existing_run_is_not_overwritten(dppmask, run):
     assert "exists already" in refused(dppmask, f"pretrain {DATA} {TINY} --run {run}")
 
 
+@pytest.mark.parametrize("option", ["mask_ratio 0.75", "seed 0", "config mae_at_defaults"])
+def test_a_value_that_equals_the_default_is_no_less_given(dppmask, tmp_path, option):
+    """The run was started with others."""
+    run = tmp_path / "run"
+    assert dppmask(f"pretrain {DATA} {TINY} --mask_ratio 0.9 --seed 3 --run {run}")[0] == 0
+    (tmp_path / "mae_at_defaults").write_text("mask_ratio: 0.75\n")
+    line = f"pretrain --run {run} --resume --{option}".replace("mae_at", f"{tmp_path}/mae_at")
+    assert "cannot resume" in refused(dppmask, line)
+    assert dppmask(f"pretrain --run {run} --resume --mask_ratio 0.9")[0] == 0
+
+
 @pytest.mark.parametrize(
     "option", ["--backbone vit_tiny_patch16_224", "--patch_size 16", "--method.decoder_depth 2"]
 )

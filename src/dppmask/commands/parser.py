@@ -7,10 +7,12 @@ import inspect
 import itertools
 import os
 import pkgutil
+import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -102,7 +104,7 @@ class OptionParser:
         )
 
     def parse(self, arguments: list[str]) -> dict[str, Any]:
-        """The arguments that differ from the function's defaults.
+        """The arguments that are given, in a file or on the command line, also where they equal the defaults.
 
         Classes come as objects; those that the program must give an argument itself (a method its encoder) as
         their ``class_path`` and ``init_args``.
@@ -110,13 +112,13 @@ class OptionParser:
         Raises:
             UserError: If an option, a value or a file is wrong, or a constructor refuses its arguments.
         """
-        defaults = self._parser.get_defaults()
+        arranged = self._arrange(arguments)
         try:
-            parsed = self._parser.parse_args(self._arrange(arguments))
+            parsed = self._parser.parse_args(arranged)
         except argparse.ArgumentError as error:
             raise UserError(one_line(str(error), options=self.names, classes=self.classes)) from error
-        given = {name: parsed[name] for name in self.names if not _equal(parsed[name], defaults[name])}
-        return {name: _build(name, _plain(value)) for name, value in given.items()}
+        given = _names_in(arranged)
+        return {name: _build(name, _plain(parsed[name])) for name in self.names if name in given}
 
     def _add_class(self, name: str, default: Any) -> None:
         option, base = CLASS_OPTIONS[name], self.classes[name]
@@ -182,6 +184,17 @@ def call_with_options(program: str, function: Callable[..., T], arguments: list[
         return function(**options)
 
 
+def _names_in(arranged: Sequence[str]) -> set[str]:
+    """The options that arguments give, themselves or in their files."""
+    names: set[str] = set()
+    for argument, following in itertools.pairwise([*arranged, ""]):
+        if argument == "--config":
+            names |= yaml.safe_load(Path(following).read_text()).keys()
+        elif argument.startswith("--"):
+            names.add(re.split("[.+=]", argument.removeprefix("--"))[0])
+    return names
+
+
 def _summary(function: Callable[..., Any]) -> str:
     """What stands above the arguments in a docstring."""
     return (inspect.getdoc(function) or "").partition("\nArgs:")[0]
@@ -206,10 +219,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
-
-
-def _equal(value: Any, default: Any) -> bool:
-    """Whether an option is at its default, which may be a tuple where YAML has a list."""
-    return value == default or (
-        isinstance(default, tuple) and isinstance(value, list) and tuple(value) == default
-    )

@@ -1,8 +1,7 @@
 """``pretrain``: from a source of images to a run folder with a pre-trained encoder."""
 
-import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +63,7 @@ class RunResult:
     finished: bool
 
 
+@settings.told_what_is_given
 def pretrain(
     *,
     run: str | Path,
@@ -100,6 +100,7 @@ def pretrain(
     init_from: str | Path | None = None,
     loggers: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
+    given: Collection[str] = (),
 ) -> RunResult:
     """Pre-train an encoder by masked image modelling.
 
@@ -137,10 +138,11 @@ def pretrain(
         save_every: Epochs between two kept checkpoints; 0 keeps none.
         save_last_every: Optimiser steps between two versions of ``last.ckpt``.
         log_every: Optimiser steps between two lines of ``metrics.jsonl``.
-        resume: Go on with this run where it was interrupted. Without ``data`` every option is the stored one.
+        resume: Go on with this run where it was interrupted. Options that are not given are the stored ones.
         init_from: Weights to start from: a timm name or file, an official MAE checkpoint, another run.
         loggers: "tensorboard", "wandb"; ``metrics.jsonl`` is always written.
         callbacks: Further Lightning callbacks.
+        given: Filled in by the decorator: names of the arguments of this call.
 
     Raises:
         UserError: If an option is wrong, the run exists already or cannot go on, the disk is full, or the
@@ -150,7 +152,7 @@ def pretrain(
     run, resume = Path(run), resume or requeued()
     if not resume:
         _refuse_existing(run)
-    config = _config(run, options, resume=resume)
+    config = _config(run, options, given, resume=resume)
     with determinism_kept():
         finished = _train(run, config, callbacks, checkpoint=newest(run / CHECKPOINTS) if resume else None)
     lines = read_metrics(run / METRICS)
@@ -185,15 +187,13 @@ def _refuse_existing(run: Path) -> None:
         raise UserError(f"run {run} exists already; go on with it by resume, or choose another name")
 
 
-def _config(run: Path, options: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+def _config(run: Path, options: Mapping[str, Any], given: Collection[str], *, resume: bool) -> dict[str, Any]:
     """The options as plain data; when a run goes on, completed from what it stored and compared with it."""
     config = settings.plain(_with_defaults(options))
     old = settings.stored(run) if resume else None
     if old is not None:
-        if config["data"] is None:
-            parameters = inspect.signature(pretrain).parameters.values()
-            defaults = settings.plain(_with_defaults({p.name: p.default for p in parameters} | {"run": run}))
-            config = settings.completed(config, defaults, old)
+        nothing_said = {"data"} if config["data"] is None else set()
+        config = settings.completed(config, set(given) - nothing_said, old)
         settings.check_same(old, config, run)
     if config["data"] is None:
         raise UserError(f"data must be given: {run} has no {settings.CONFIG} to take it from")

@@ -1,20 +1,24 @@
 """The arguments of a run as plain data: written to ``config.yaml``, and compared when a run goes on."""
 
+import inspect
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import yaml
 
 from dppmask.errors import UserError
 from dppmask.specs import build, describe, locate
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 CONFIG = "config.yaml"
 
 # Not part of what a run is: objects of the caller, and the wish to go on.
-UNSTORED = {"resume", "callbacks"}
+UNSTORED = {"resume", "callbacks", "given"}
 
 # May change when a run goes on: they change speed or what is kept, never the weights.
 FREE = {
@@ -67,13 +71,25 @@ def stored(run: Path) -> dict[str, Any] | None:
     return options
 
 
-def completed(
-    config: Mapping[str, Any], defaults: Mapping[str, Any], old: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Every option that was left at its default, as the run was started with; all in plain form."""
-    return {
-        name: old.get(name, value) if value == defaults[name] else value for name, value in config.items()
-    }
+def told_what_is_given(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function know the names of its call's arguments, in ``given``, which no caller sees.
+
+    An argument that is given and one that is left out may have the same value, and yet not mean the same.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **{**kwargs, "given": frozenset(kwargs)})  # type: ignore[arg-type]
+
+    signature = inspect.signature(function)
+    visible = [parameter for parameter in signature.parameters.values() if parameter.name != "given"]
+    call.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
+    return call
+
+
+def completed(config: Mapping[str, Any], given: Collection[str], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option that is not given, as the run was started with; all in plain form."""
+    return {name: value if name in given else old.get(name, value) for name, value in config.items()}
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
