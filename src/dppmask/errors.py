@@ -1,7 +1,10 @@
 """The exception that means "you asked for something that cannot be": one line, without a traceback."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, quota, file size limit
 
 
 class UserError(ValueError):

@@ -116,6 +116,16 @@ def test_exported_encoder_is_loaded_by_timm_alone(dppmask, run, tmp_path):
     assert (code, err) == (2, f"dppmask export: --out {folder} exists already; choose another folder\n")
 
 
+@pytest.mark.parametrize("size", [0, 10_000, 300])
+def test_a_full_disk_leaves_no_half_export(dppmask, run, tmp_path, full_disk, size):
+    folder = tmp_path / "encoder"
+    with full_disk(size):
+        message = refused(dppmask, f"export --run {run} --out {folder}")
+    assert "model.safetensors: the disk is full" in message
+    assert not folder.exists()
+    assert dppmask(f"export --run {run} --out {folder}")[0] == 0
+
+
 def refused(dppmask, line: str) -> str:
     """The one line that a wrong command line gets."""
     code, out, err = dppmask(line)

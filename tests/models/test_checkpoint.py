@@ -57,6 +57,31 @@ def assert_same_features(one, other):
     assert torch.equal(a.prefix, b.prefix)
 
 
+# ---- an export is the old one or the new one
+
+
+def test_an_export_that_fails_keeps_the_one_before(tmp_path, full_disk):
+    old, new = (tiny_model(seed).encoder for seed in (0, 1))
+    save_encoder(old, tmp_path)
+    with full_disk(5000), pytest.raises(UserError, match=r"model\.safetensors: the disk is full .*intact"):
+        save_encoder(new, tmp_path)
+    assert_same_features(load_encoder(tmp_path), old)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_the_config_of_an_export_comes_after_the_weights(tmp_path, monkeypatch):
+    """Who finds the config finds the weights too."""
+
+    def stop(path, value):
+        assert path.name == "config.json"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_encoder(tiny_model().encoder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
 # ---- timm alone loads what is exported
 
 

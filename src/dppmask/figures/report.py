@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dppmask import __version__
 from dppmask.errors import UserError
 from dppmask.figures.style import figure_bytes
-from dppmask.training.files import write_text
+from dppmask.files import write_text
 
 
 class Block(Protocol):

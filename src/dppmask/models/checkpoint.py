@@ -19,6 +19,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from dppmask.errors import UserError, nearest
+from dppmask.files import replace_file, write_json
 from dppmask.models import official
 from dppmask.models.base import MaskedImageModel
 from dppmask.models.build import build_model, encoder_arguments
@@ -152,11 +153,14 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` is the same network in one line: its
     ``forward_features`` returns what :meth:`Encoder.encode` does, the prefix tokens first.
+
+    Raises:
+        UserError: If the disk is full; what the folder held before is intact.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with replace_file(folder / "model.safetensors") as handle:
+        handle.write(safetensors.torch.save(state, metadata={"format": "pt"}))
     config = {
         "architecture": encoder.backbone_name,
         "num_classes": 0,
@@ -176,7 +180,7 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
         },
         "dppmask": encoder.arguments(),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)  # last: who finds it finds the weights too
 
 
 def read_weights(source: str | Path, *, num_heads: int | None = None) -> Weights:

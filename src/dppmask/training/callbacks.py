@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from dppmask.errors import UserError
-from dppmask.training.files import append_line, write_text
+from dppmask.files import append_line, write_text
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, Trainer
 
 from dppmask.errors import UserError
-from dppmask.training.files import replace_file
+from dppmask.files import replace_file
 
 log = logging.getLogger(__name__)
 

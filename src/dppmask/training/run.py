@@ -16,6 +16,7 @@ from dppmask.data.base import ImageSource
 from dppmask.data.module import TrainLoader
 from dppmask.data.transforms import train_transform
 from dppmask.errors import UserError
+from dppmask.files import remove_unfinished, write_yaml
 from dppmask.masks.base import MaskRatio, MaskStrategy
 from dppmask.masks.uniform import RandomMask
 from dppmask.models.base import MaskedImageModel
@@ -29,7 +30,6 @@ from dppmask.training import settings
 from dppmask.training.callbacks import Average, JsonMetrics, Progress, UnreadableImages, read_metrics
 from dppmask.training.checkpoints import SaveCheckpoints, newest
 from dppmask.training.environment import record_environment
-from dppmask.training.files import remove_unfinished, write_yaml
 from dppmask.training.module import Pretraining, Schedule
 from dppmask.training.schedule import scaled_learning_rate
 from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
