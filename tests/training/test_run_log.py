@@ -66,3 +66,10 @@ def test_another_rank_writes_its_warnings_beside_the_log(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["log-rank-1"]
     (line,) = (tmp_path / "log-rank-1").read_text().splitlines()
     assert line.endswith("WARNING image left out")
+
+
+def test_a_banner_takes_one_line(tmp_path):
+    with quiet(log_file(tmp_path)):
+        logging.getLogger("lightning.pytorch").info("-----\nbackend=gloo\n  2 processes\n-----\n")
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith("INFO backend=gloo 2 processes")

@@ -133,11 +133,20 @@ class Withheld(logging.Handler):
         self.records.append(record)
 
 
+class OneLine(logging.Formatter):
+    """One line a message, also for Lightning's banners."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """Time, level, and the words of the message."""
+        record.message = " ".join(record.message.split()).strip("- ")
+        return super().formatMessage(record)
+
+
 def log_file(run: Path) -> logging.FileHandler:
     """``run/log`` for the first process; the warnings of every other go to a file of their own beside it."""
     rank = getattr(rank_zero_only, "rank", 0)
     handler = logging.FileHandler(run / (f"log-rank-{rank}" if rank else "log"), delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.WARNING if rank else logging.INFO)
     return handler
 
