@@ -385,6 +385,15 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0\x00\x10JFIF", b"no weights"], ids=["photo", "text"])
+def test_no_error_recommends_loading_unsafely(tmp_path, content):
+    path = tmp_path / "p00.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*p00.jpg, it is truncated or no file") as caught:
+        load_encoder(path)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_missing_things_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"neither a run, .*did you mean vit_small_patch16_224"):

@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from dppmask.errors import UserError, nearest
+from dppmask.errors import UserError, nearest, short_reason
 from dppmask.files import replace_file, write_json
 from dppmask.models import official
 from dppmask.models.base import MaskedImageModel
@@ -221,7 +221,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except Exception as error:  # a damaged file fails in as many ways as zip, pickle and storages have
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = short_reason(error)
         raise UserError(f"cannot read {path}, it is truncated or no file of weights ({reason})") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not tensors by name")
