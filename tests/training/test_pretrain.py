@@ -1,6 +1,8 @@
 """``pretrain`` from the outside: what it learns, what it leaves, what it refuses."""
 
 import logging
+import os
+import signal
 import warnings
 from contextlib import ExitStack
 from functools import partial
@@ -17,6 +19,8 @@ from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.masks import DPPMask, MaskContext, RandomMask
 from dppmask.models.base import MaskedImageModel, MIMOutput
+from dppmask.models.build import build_model
+from dppmask.models.checkpoint import init_weights, load_encoder, load_model
 from dppmask.models.mae import MAE
 from dppmask.training.run import pretrain
 
@@ -278,6 +282,27 @@ def test_ema_is_what_is_exported(tiny, weights):
     ]
     assert torch.equal(exported, average[name])
     assert not torch.equal(exported, content["state_dict"][f"model.{name}"])
+
+
+def equal_weights(one, other):
+    state = other.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_who_reads_a_run_with_an_ema_gets_the_average(tiny, interrupt, finished):
+    stop = interrupt("on_train_batch_end", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run = tiny(ema=0.9, callbacks=[] if finished else [stop]).path
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    average = content["callbacks"]["Average"]["weights"]
+    whole = load_model(run)
+    assert all(torch.equal(value, average[name]) for name, value in whole.named_parameters())
+    assert equal_weights(load_encoder(run), whole.encoder)
+    started = build_model(yaml.safe_load((run / "config.yaml").read_text()))
+    init_weights(started, run)
+    assert equal_weights(started, whole)
+    raw = content["state_dict"]["model.encoder.backbone.blocks.0.mlp.fc1.weight"]
+    assert not torch.equal(raw, whole.encoder.backbone.blocks[0].mlp.fc1.weight)
 
 
 class Counting(MaskedImageModel):

@@ -32,6 +32,8 @@ _logger = logging.getLogger(__name__)
 
 _TABLE = "encoder.backbone.pos_embed"
 
+AVERAGE = "Average"  # under which name a checkpoint keeps the averaged weights
+
 
 @dataclass(frozen=True, eq=False)
 class Weights:
@@ -104,6 +106,8 @@ def load_encoder(
 
 def load_model(run: str | Path) -> MaskedImageModel:
     """The whole method of a run: architecture from ``config.yaml``, weights from ``checkpoints/last.ckpt``.
+
+    Of a run with an EMA these are the averaged weights, as everywhere that a run is read.
 
     Raises:
         UserError: If either file is missing or unreadable, or they do not belong together.
@@ -275,11 +279,13 @@ def _run_config(run: Path) -> dict[str, Any]:
 
 
 def _run_state(run: Path) -> dict[str, Tensor]:
+    """The method in a run's last checkpoint; where an average was kept, the averaged weights."""
     path = run / "checkpoints" / "last.ckpt"
-    state = _part(read_tensors(path).get("state_dict", {}), "model")
+    content = read_tensors(path)
+    state = _part(content.get("state_dict", {}), "model")
     if not state:
         raise UserError(f"{path} holds no method: no tensor is named model.…")
-    return state
+    return state | content.get("callbacks", {}).get(AVERAGE, {}).get("weights", {})
 
 
 def _parse(path: Path, parse: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dppmask.errors import UserError
 from dppmask.files import append_line, write_text
+from dppmask.models.checkpoint import AVERAGE
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,11 @@ class Average(Callback):
             raise UserError(f"ema must be in (0, 1), got {decay}; 0.9999 is common")
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Where who loads the weights of a run looks for them."""
+        return AVERAGE
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": self.weights}
