@@ -142,6 +142,13 @@ def refused(dppmask, line: str) -> str:
         ("--mask DPPMsk", ["--mask", "DPPMsk", "did you mean DPPMask?"]),
         ("--mask DPPMask --mask.purge_ratio 2.0", ["--mask", "purge_ratio must be in [0, 1]", "2.0"]),
         ("--mask DPPMask --mask.source teacher", ["DPPMask", "teacher", "MAE"]),
+        (
+            "--mask FeatureMask --mask.source pixels --mask.bandwidth 1",
+            ["--mask must name one of", "DPPMask"],
+        ),
+        ("--mask MaskStrategy", ["--mask must name one of", "DPPMask", "got dppmask.masks.MaskStrategy"]),
+        ("--mask Coarse --mask.strategy MaskStrategy", ["Coarse cannot be drawn", "must implement choose"]),
+        ("--method MaskedImageModel", ["--method must name one of MAE"]),
         ("--method MEA", ["--method", "MEA", "did you mean MAE?"]),
         ("--method.decoder_num_heads 3", ["num_heads", "3"]),
         (
@@ -268,6 +275,21 @@ def test_help_goes_to_stdout(command, capsys):
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: dppmask {command}")
+
+
+def test_no_error_suggests_what_cannot_be_chosen(dppmask, tmp_path):
+    message = refused(dppmask, f"pretrain {DATA} {TINY} --mask FeatureMsk --run {tmp_path / 'run'}")
+    assert "unknown FeatureMsk" in message
+    assert "FeatureMask" not in message
+
+
+def test_help_offers_what_can_be_chosen(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "one of: ImageFolder, Scenes)" in text
+    for name in ("MaskStrategy,", "FeatureMask", "ImageSource,", "ImageList", "MaskedImageModel,"):
+        assert name not in text
 
 
 def test_recipes_lists_and_prints(dppmask):

@@ -1,6 +1,6 @@
 """What a data source is: indexed samples with whatever is known about them, and named splits."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Sample:
     sample_id: int = 0
 
 
-class ImageSource(Dataset[Sample]):
+class ImageSource(Dataset[Sample], ABC):
     """Indexed images. The constructor only stores; ``split`` opens a part.
 
     Attributes:

@@ -44,7 +44,7 @@ class ImageFolder(ImageSource):
         if not 0.0 <= val_fraction < 1.0:
             raise UserError(f"val_fraction must be in [0, 1), got {val_fraction}")
 
-    def split(self, name: Split) -> "ImageList":
+    def split(self, name: Split) -> "_ImageList":
         """Look through the folder and open a part of it.
 
         Raises:
@@ -62,14 +62,14 @@ class ImageFolder(ImageSource):
         classes = _training_classes(names)
         if name == "val" and val_folder is not None:
             names = image_names(val_folder)
-            return ImageList(val_folder, names, _same_classes(names, classes, val_folder))
+            return _ImageList(val_folder, names, _same_classes(names, classes, val_folder))
         if name == "val" and self.val_fraction == 0:
             raise UserError(
                 f"{self.root} has no folder {', '.join(VAL_FOLDERS)} to test on; "
                 "hold images out with val_fraction 0.1"
             )
         held_out = hold_out(names, self.val_fraction)
-        return ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
+        return _ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
 
     @property
     def class_names(self) -> list[str] | None:  # type: ignore[override]
@@ -83,7 +83,7 @@ class ImageFolder(ImageSource):
         return self._train[index]
 
     @cached_property
-    def _train(self) -> "ImageList":
+    def _train(self) -> "_ImageList":
         return self.split("train")
 
     def _folders(self) -> tuple[Path, Path | None]:
@@ -97,7 +97,7 @@ class ImageFolder(ImageSource):
         return (train if train.is_dir() else root), (held_out[0] if held_out else None)
 
 
-class ImageList(ImageSource):
+class _ImageList(ImageSource):
     """Named image files in a folder.
 
     A file that cannot be read gives the next one that can; its name is logged once, and counted, by all
@@ -123,7 +123,7 @@ class ImageList(ImageSource):
         self._unreadable = torch.zeros(len(names), dtype=torch.bool).share_memory_()
         self[0]
 
-    def split(self, name: Split) -> "ImageList":
+    def split(self, name: Split) -> "_ImageList":
         """A part has no parts: always raises ``UserError``."""
         raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
 

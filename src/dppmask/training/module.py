@@ -143,7 +143,7 @@ class Pretraining(LightningModule):
                     strategy(context, num_masked, generator=fold_in(self.seed))
         except UserError:
             raise
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             raise UserError(f"mask {type(strategy).__name__} cannot be drawn: {error}") from None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
