@@ -9,7 +9,7 @@ SCALE ?= full
 OUT ?= demo
 PYTEST_ARGS ?= -n 2
 BIN := $(VENV)/bin
-PACKAGE := --editable ".[train,hub,dev]"
+PACKAGE := --editable ".[train,fast,hub,dev]"
 
 .PHONY: demo test check format lowest bench clean
 
@@ -45,8 +45,7 @@ lowest:
 	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/masks.py
-	$(BIN)/python benchmarks/mae_step.py
+	$(BIN)/python -m dppmask bench --device cpu --out benchmarks/results
 	$(BIN)/python benchmarks/data.py
 
 clean:

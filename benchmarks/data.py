@@ -17,12 +17,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from dppmask.bench.harness import machine, measure_in_turns, write_rows
 from dppmask.data.folder import ImageFolder
 from dppmask.data.module import TrainLoader
 from dppmask.data.scenes import Scenes
 from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, train_transform
 from dppmask.rng import fold_in
-from harness import machine, measure_in_turns, write_rows
 
 BATCH_SIZE, CROP = 50, 224
 CLASSES, COPIES = 5, 10  # the same bytes under several names cost the same to decode

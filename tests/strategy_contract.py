@@ -93,12 +93,12 @@ class StrategyContract:
 
     def test_other_generators_give_other_masks(self, strategy):
         masks = [draw(strategy, full_context(), 20, seed=seed).masked for seed in range(4)]
-        assert any(not torch.equal(masks[0], other) for other in masks[1:])
+        assert any(not torch.equal(masks[0], other) for other in masks[1:]) or not strategy.is_random
 
     def test_a_generator_moves_on(self, strategy):
         generator = fold_in(0, 1)
         masks = [strategy(full_context(), 20, generator=generator).masked for _ in range(4)]
-        assert any(not torch.equal(masks[0], other) for other in masks[1:])
+        assert any(not torch.equal(masks[0], other) for other in masks[1:]) or not strategy.is_random
 
     def test_images_of_a_batch_differ(self, strategy):
         same = full_context(1)
@@ -109,7 +109,7 @@ class StrategyContract:
             teacher=Tokens(*(x.expand(8, -1, -1) for x in vars(same.teacher).values())),
         )
         masked = draw(strategy, context, 20).masked
-        assert len(masked.unique(dim=0)) > 1
+        assert len(masked.unique(dim=0)) > 1 or not strategy.is_random
 
     def test_global_generators_are_not_touched(self, strategy):
         before = global_states()

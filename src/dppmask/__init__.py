@@ -10,7 +10,17 @@ if TYPE_CHECKING:
     from dppmask.data.folder import ImageFolder
     from dppmask.data.scenes import Scenes
     from dppmask.evaluation.run import evaluate
-    from dppmask.masks import Coarse, DPPMask, KDPPMask, MaskContext, MaskRatio, RandomMask, take
+    from dppmask.masks import (
+        AttMask,
+        BlockMask,
+        Coarse,
+        DPPMask,
+        KDPPMask,
+        MaskContext,
+        MaskRatio,
+        RandomMask,
+        take,
+    )
     from dppmask.models.checkpoint import load_encoder, load_model
     from dppmask.models.mae import MAE
     from dppmask.training.run import pretrain
@@ -19,6 +29,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MAE",
+    "AttMask",
+    "BlockMask",
     "Coarse",
     "DPPMask",
     "ImageFolder",
@@ -37,6 +49,8 @@ __all__ = [
 
 _MODULES = {
     "MAE": "dppmask.models.mae",
+    "AttMask": "dppmask.masks",
+    "BlockMask": "dppmask.masks",
     "Coarse": "dppmask.masks",
     "DPPMask": "dppmask.masks",
     "ImageFolder": "dppmask.data.folder",

@@ -29,10 +29,15 @@ COMMANDS = {
         "dppmask.commands.evaluate:main", "score a run or an encoder: k-NN, linear probe, masks, …"
     ),
     "masks": Command("dppmask.commands.masks:main", "draw strategies side by side on the same images"),
+    "attention": Command(
+        "dppmask.commands.attention:main", "draw what the class token of an encoder attends to"
+    ),
+    "similarity": Command("dppmask.commands.similarity:main", "draw how alike an encoder's patch tokens are"),
     "features": Command("dppmask.commands.features:main", "write the embeddings of a data set to a file"),
     "export": Command(
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
     ),
+    "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"
@@ -102,7 +107,7 @@ def _fail(program: str, message: str, code: int) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: dppmask COMMAND [--option VALUE …] [--config RECIPE …]",

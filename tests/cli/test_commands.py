@@ -99,6 +99,14 @@ def test_masks_draws_a_picture(dppmask, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("command", ["attention", "similarity --places [[0,1],[3,2]]"])
+def test_pictures_of_an_encoder(dppmask, run, tmp_path, command):
+    picture = tmp_path / "picture.png"
+    code, out, err = dppmask(f"{command} --run {run} {DATA} --num_images 2 --out {picture}")
+    assert (code, out) == (0, f"{picture}\n"), err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_features_of_every_image(dppmask, run, tmp_path):
     file = tmp_path / "features.npz"
     code, out, _ = dppmask(f"features --run {run} {DATA} --out {file}")
@@ -148,7 +156,10 @@ def refused(dppmask, line: str) -> str:
         ),
         ("--mask MaskStrategy", ["--mask must name one of", "DPPMask", "got dppmask.masks.MaskStrategy"]),
         ("--mask Coarse --mask.strategy MaskStrategy", ["Coarse cannot be drawn", "must implement choose"]),
-        ("--method MaskedImageModel", ["--method must name one of MAE"]),
+        (
+            "--method MaskedImageModel",
+            ["--method must name one of", "MAE", "got dppmask.models.base.MaskedImageModel"],
+        ),
         ("--method MEA", ["--method", "MEA", "did you mean MAE?"]),
         ("--method.decoder_num_heads 3", ["num_heads", "3"]),
         (
@@ -257,6 +268,8 @@ def test_a_truncated_checkpoint_is_named(dppmask, run, tmp_path, command):
         ("evaluate --protocol MaskStatistics --protocol.image_size 0", ["image_size must be", "got 0"]),
         ("evaluate --protocol MaskStatistics --protocol.bandwidth 0", ["bandwidth must be positive"]),
         ("masks --out {tmp}/a.png", ["required and not given: --mask"]),
+        ("attention --out {tmp}/a.png", ["required and not given: --run"]),
+        ("similarity --run {run} --places [[9,9]] --out {tmp}/a.png", ["places", "row 9, column 9"]),
         ("features --run {run} --out {tmp}/a.csv", [".npz", "a.csv"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -266,7 +279,10 @@ def test_the_other_commands_refuse_in_one_line(dppmask, run, tmp_path, line, wor
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("command", ["pretrain", "evaluate", "masks", "features", "export", "recipes"])
+@pytest.mark.parametrize(
+    "command",
+    ["pretrain", "evaluate", "masks", "attention", "similarity", "features", "export", "bench", "recipes"],
+)
 def test_help_goes_to_stdout(command, capsys):
     try:
         code = cli.main([command, "--help"])

@@ -235,7 +235,7 @@ def test_what_is_wrong_is_said_in_one_line(line, message):
 
 
 def test_a_class_of_the_wrong_kind_is_refused():
-    assert error_of("--mask collections.Counter").startswith("--mask must name one of Coarse, DPPMask, ")
+    assert error_of("--mask collections.Counter").startswith("--mask must name one of AttMask, BlockMask, ")
 
 
 def test_a_required_option_is_named():

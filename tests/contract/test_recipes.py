@@ -12,10 +12,18 @@ from PIL import Image
 from dppmask.commands import recipes
 from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
+from dppmask.models.mae import MAE
+from dppmask.specs import build
 from dppmask.training.run import pretrain
+from strategy_contract import draw, full_context
 
 RECIPES = recipes.shipped_recipes()
-TRAINING = [name for name in RECIPES if not name.startswith("evaluation/")]
+MASKS = {
+    name: yaml.safe_load(RECIPES[name].read_text())["mask"] for name in RECIPES if name.startswith("masks/")
+}
+# Masks that read what MAE does not offer without a teacher; they are drawn from a context instead.
+TAUGHT = [name for name, mask in MASKS.items() if build(mask).needs - MAE.provides]
+TRAINING = [name for name in RECIPES if not name.startswith("evaluation/") and name not in TAUGHT]
 EVALUATION = [name for name in RECIPES if name.startswith("evaluation/")]
 
 # The sizes of two steps on any machine; everything else is the recipe's.
@@ -25,6 +33,12 @@ TINY = (
     "--epochs 1 --warmup_epochs 0 --accelerator cpu --devices 1 --num_workers 0 --compile false "
     "--precision 32-true --method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2"
 )
+# What a recipe's evaluation needs beyond few images, or less of.
+SMALLER = {
+    "evaluation/knn": "--data.train_size 200",
+    "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
+    "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
+}
 
 
 def header(name: str) -> list[str]:
@@ -96,12 +110,16 @@ def test_recipe_trains_two_steps(name, tmp_path):
     assert result.metrics["step"] == 2
 
 
+@pytest.mark.parametrize("name", TAUGHT)
+def test_mask_recipe_hides_patches_by_a_teacher(name):
+    assert draw(build(MASKS[name]), full_context(), 20).masked.sum(1).tolist() == [20] * 4
+
+
 @pytest.mark.parametrize("name", EVALUATION)
 def test_evaluation_recipe_scores_an_encoder(name):
     data = "--data Scenes --data.size 32 --data.train_size 40 --data.val_size 20 --data.task single"
     options = f"--config {name} --run test_vit --image_size 32 --num_workers 0 --device cpu"
-    if name == "evaluation/linear":
-        options += " --protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20"
-    record = evaluate(**parser_of("evaluate").parse(f"{options} {data}".split()))
+    line = f"{options} {data} {SMALLER.get(name, '')}"
+    record = evaluate(**parser_of("evaluate").parse(line.split()))
     assert record["metrics"]
     assert record["baselines"] or name == "evaluation/mask_statistics"

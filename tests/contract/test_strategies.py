@@ -8,7 +8,7 @@ import pkgutil
 import pytest
 
 import dppmask.masks
-from dppmask.masks import Coarse, DPPMask, KDPPMask, MaskStrategy, RandomMask
+from dppmask.masks import AttMask, BlockMask, Coarse, DPPMask, KDPPMask, MaskStrategy, RandomMask
 from strategy_contract import StrategyContract
 
 STRATEGIES = [
@@ -18,8 +18,16 @@ STRATEGIES = [
     DPPMask(purge_ratio=0.6, source="teacher", bandwidth=0.5),
     KDPPMask(),
     KDPPMask(source="pixels"),
+    BlockMask(),
+    BlockMask(min_area=4, max_area=9, min_aspect=1.0, tries=3),
+    AttMask(),
+    AttMask("hint"),
+    AttMask("hint", show_max=1.0, show_ratio=(0.2, 0.8)),
+    AttMask("low"),
     Coarse(RandomMask(), cell=3),
     Coarse(DPPMask(source="pixels"), cell=3),
+    Coarse(BlockMask(), cell=3),
+    Coarse(AttMask("hint", show_max=0.5), cell=3),
 ]
 
 

@@ -8,7 +8,7 @@ from coloured_images import Coloured, Lamps, Unlabelled, tiny_encoder
 
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
-from dppmask.evaluation import KNN, LinearFast, MaskStatistics, evaluate, extract
+from dppmask.evaluation import KNN, Clustering, LinearFast, LinearSweep, MaskStatistics, evaluate, extract
 from dppmask.models.checkpoint import save_encoder
 from dppmask.specs import build
 
@@ -69,6 +69,8 @@ def test_every_protocol_on_scenes(task, run):
     protocols = [LinearFast(l2=(0.1,)), MaskStatistics(mask_ratio=0.5)]
     if task == "single":
         protocols.append(KNN(k=(3,)))
+        protocols.append(Clustering(num_clusters=4, restarts=1))
+        protocols.append(LinearSweep(epochs=1, batch_size=6, base_lrs=(0.1, 1.0), blocks=2))
     for protocol in protocols:
         record = evaluate(run, protocol, data, batch_size=5)
         values = [*record["metrics"].values(), *record["standard_errors"].values()]

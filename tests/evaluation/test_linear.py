@@ -5,8 +5,9 @@ from torch import nn
 
 from dppmask.errors import UserError
 from dppmask.evaluation import Compute, Linear, Part, Subject
+from dppmask.evaluation.augmented import largest_divisor
 from dppmask.evaluation.lars import LARS
-from dppmask.evaluation.linear import largest_divisor, linear_head, update
+from dppmask.evaluation.linear import linear_head, update
 from dppmask.evaluation.task import Task
 from dppmask.rng import fold_in, seeded
 from dppmask.training.schedule import warmup_cosine

@@ -8,7 +8,7 @@ from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import Compute, MaskStatistics, Subject
 from dppmask.evaluation.mask_statistics import label_of
-from dppmask.masks import Coarse, DPPMask, KDPPMask, RandomMask
+from dppmask.masks import AttMask, BlockMask, Coarse, DPPMask, KDPPMask, RandomMask
 from dppmask.specs import describe
 
 STATISTICS = {"visible_share", "objects_lost", "log_det", "spread", "overlap"}
@@ -89,7 +89,14 @@ def test_the_speed_knobs_change_nothing(scenes):
 
 
 def test_tokens_and_teacher_come_from_the_encoder(scenes):
-    masks = [DPPMask(), DPPMask(source="teacher"), KDPPMask(source="tokens"), Coarse(DPPMask(), cell=2)]
+    masks = [
+        DPPMask(),
+        DPPMask(source="teacher"),
+        KDPPMask(source="tokens"),
+        Coarse(DPPMask(), cell=2),
+        BlockMask(),
+        AttMask("hint"),
+    ]
     encoder = tiny_encoder(image_size=64, patch_size=8)
     result = MaskStatistics(masks, num_images=10).run(Subject(encoder, compute=Compute(batch_size=4)), scenes)
     assert {row["strategy"] for row in result.tables["statistics"]} == {
@@ -98,6 +105,8 @@ def test_tokens_and_teacher_come_from_the_encoder(scenes):
         "DPPMask(source=teacher)",
         "KDPPMask",
         "Coarse(strategy=DPPMask)",
+        "BlockMask",
+        "AttMask(variant=hint)",
     }
     assert {row["strategy"] for row in rows(result, "greedy_picks")} == {"DPPMask", "DPPMask(source=teacher)"}
     assert result.metrics["DPPMask/log_det"] > result.metrics["KDPPMask/log_det"]
@@ -149,6 +158,8 @@ def test_strategies_that_cannot_run_here(scenes):
         MaskStatistics([], kernel_source="teacher").run(Subject(), scenes)
     with pytest.raises(UserError, match="masks must all differ, got RandomMask, DPPMask, DPPMask"):
         MaskStatistics([DPPMask(), DPPMask()]).run(Subject(tiny_encoder()), scenes)
+    with pytest.raises(UserError, match=r"not BlockMask\(exact=False\); use exact=True"):
+        MaskStatistics([BlockMask(exact=False)]).run(Subject(tiny_encoder()), scenes)
     with pytest.raises(UserError, match="at least 2 images"):
         MaskStatistics().run(Subject(tiny_encoder()), Coloured(val_size=1))
 

@@ -97,7 +97,7 @@ def test_the_counts_and_the_legend_say_what_is_drawn(images):
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "a note"
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["visible, picked greedily", "visible, random", "hidden"]
+    assert labels == ["visible, picked greedily", "visible otherwise", "hidden"]
     assert legend.get_patches()[0].get_edgecolor()[:3] == pytest.approx(
         [int(GREEDY[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     )

@@ -11,10 +11,11 @@ import yaml
 from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.masks.base import Mask
-from dppmask.models import checkpoint
+from dppmask.models import checkpoint, weights
 from dppmask.models.build import build_model
 from dppmask.models.checkpoint import init_weights, load_encoder, load_model, load_official_mae, save_encoder
 from dppmask.models.encoder import Encoder
+from dppmask.models.ibot import IBOT
 from dppmask.models.mae import MAE
 from dppmask.models.positions import resize_table
 from dppmask.rng import fold_in, seeded
@@ -213,7 +214,7 @@ def hugging_face_cache(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(published.state_dict(), path)
     cache = {("timm/test_vit.r160_in1k", "model.safetensors"): str(path)}
-    monkeypatch.setattr(checkpoint, "try_to_load_from_cache", lambda repo, name: cache.get((repo, name)))
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, name: cache.get((repo, name)))
     return published
 
 
@@ -228,7 +229,7 @@ def test_published_weights_come_from_the_local_cache(hugging_face_cache):
 
 
 def test_published_weights_are_never_downloaded(monkeypatch):
-    monkeypatch.setattr(checkpoint, "try_to_load_from_cache", lambda repo, name: None)
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, name: None)
     with pytest.raises(
         UserError, match=r"not in the local .*hf download timm/test_vit.r160_in1k model.safetensors"
     ):
@@ -429,3 +430,55 @@ def test_damaged_configurations_are_one_line(tmp_path, name, text, message):
     with pytest.raises(UserError, match=message) as caught:
         load_encoder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+# ---- methods that export a teacher
+
+IBOT_CONFIG = CONFIG | {
+    "method": {
+        "class_path": "dppmask.models.ibot.IBOT",
+        "init_args": {
+            "out_dim": 8,
+            "head_hidden_dim": 8,
+            "head_bottleneck_dim": 4,
+            "num_local_crops": 0,
+        },
+    },
+    "position": "learned",
+}
+
+
+def taught_model():
+    """An iBOT whose teacher has other weights than the student."""
+    with seeded(0):
+        model = build_model(IBOT_CONFIG)
+        for parameter in model.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def test_an_unfinished_run_gives_the_teacher_and_the_whole_method(tmp_path):
+    model = taught_model()
+    run = write_run(tmp_path / "run", model, IBOT_CONFIG)
+    encoder = load_encoder(run)
+    assert encoder.position == "learned"
+    assert_same_features(encoder, model.teacher.encoder)
+    whole = load_model(run)
+    assert isinstance(whole, IBOT)
+    torch.testing.assert_close(whole.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_another_method_starts_from_the_teacher(tmp_path):
+    model = taught_model()
+    run = write_run(tmp_path / "run", model, IBOT_CONFIG)
+    mae = tiny_model(position="learned")
+    assert init_weights(mae, run) == ["encoder"]
+    assert_same_features(mae.encoder, model.teacher.encoder)
+
+
+def test_a_method_with_a_teacher_starts_both_from_an_encoder(tmp_path):
+    save_encoder(tiny_model().encoder, tmp_path)
+    model = taught_model()
+    assert init_weights(model, tmp_path) == ["encoder"]
+    model.before_training()
+    assert_same_features(model.teacher.encoder, load_encoder(tmp_path))

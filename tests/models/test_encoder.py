@@ -7,7 +7,7 @@ import torch
 from dppmask.errors import UserError
 from dppmask.masks.base import Mask, take
 from dppmask.models.encoder import Encoder
-from dppmask.models.positions import sincos_table
+from dppmask.models.positions import resize_table, sincos_table
 from dppmask.rng import fold_in, seeded
 
 SHAPES = [
@@ -271,3 +271,51 @@ def test_attention_without_class_token_or_standard_block_is_an_error(backbone):
     encoder = tiny_encoder(backbone=backbone, backbone_args={"embed_dim": 32, "num_heads": 2})
     with pytest.raises(ValueError, match=f"attention=True needs a class token .*{backbone} lacks"):
         encoder.encode(random_images(encoder), attention=True)
+
+
+def test_mask_token_stands_in_before_the_position_and_rows_may_differ():
+    encoder = tiny_encoder(position="learned")
+    images, mask_token = random_images(encoder), torch.randn(1, 1, encoder.embed_dim, generator=fold_in(3))
+    mask = Mask.from_bool(torch.rand(2, 12, generator=fold_in(4)) < torch.tensor([[0.2], [0.7]]))
+    assert mask.num_masked is None
+    encoded = encoder(encoder.embed(images), mask, mask_token=mask_token)
+    patches = encoder.backbone.patch_embed(images)
+    for row, hidden in enumerate(mask.masked):
+        patches[row, hidden] = mask_token[0, 0]
+    expected = encoder(patches + encoder.position_table[:, -12:])
+    torch.testing.assert_close(encoded.patches, expected.patches)
+    torch.testing.assert_close(encoded.prefix, expected.prefix)
+
+
+def test_nothing_hidden_is_the_whole_image_and_the_mask_token_has_a_gradient():
+    encoder = tiny_encoder()
+    images, mask_token = random_images(encoder), torch.zeros(1, 1, encoder.embed_dim, requires_grad=True)
+    mask = Mask.from_bool(torch.zeros(2, 12, dtype=torch.bool))
+    encoded = encoder(encoder.embed(images), mask, mask_token=mask_token)
+    assert torch.equal(encoded.patches, encoder.encode(images).patches)
+    encoded.patches.sum().backward()
+    assert torch.equal(mask_token.grad, torch.zeros_like(mask_token))
+
+
+@pytest.mark.parametrize("position", ["sincos", "learned"])
+@pytest.mark.parametrize("size", [(16, 16), (24, 32), (40, 8)])
+def test_crops_of_another_size_get_a_resized_table(position, size):
+    encoder = tiny_encoder(position=position)
+    crops = torch.randn(2, 3, *size, generator=fold_in(2))
+    other = tiny_encoder(size, position=position)
+    state = encoder.state_dict()
+    name = "backbone.pos_embed"
+    other.load_state_dict(state | {name: resize_table(state[name], encoder.grid, other.grid)})
+    actual, expected = encoder(encoder.embed(crops, any_size=True)), other.encode(crops)
+    torch.testing.assert_close(actual.patches, expected.patches)
+    torch.testing.assert_close(actual.prefix, expected.prefix)
+
+
+def test_sizes_that_do_not_fit():
+    encoder = tiny_encoder()
+    with pytest.raises(ValueError, match=r"images must have shape \[batch, 3, 24, 32\]"):
+        encoder.embed(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(UserError, match="multiple of patch_size 8, got 20 x 16"):
+        encoder.embed(torch.zeros(1, 3, 20, 16), any_size=True)
+    with pytest.raises(ValueError, match=r"\[batch, 3, 16, 16\] as the encoder was built"):
+        encoder.embed(torch.zeros(1, 1, 16, 16), any_size=True)

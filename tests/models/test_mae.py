@@ -17,7 +17,14 @@ from dppmask.rng import fold_in, seeded
 
 
 def tiny_mae(
-    image_size=(24, 32), *, patch_size=8, in_chans=3, norm_pix_loss=True, backbone="test_vit", **backbone_args
+    image_size=(24, 32),
+    *,
+    patch_size=8,
+    in_chans=3,
+    norm_pix_loss=True,
+    teacher=None,
+    backbone="test_vit",
+    **backbone_args,
 ):
     with seeded(0):
         encoder = Encoder(
@@ -28,7 +35,12 @@ def tiny_mae(
             backbone_args={"depth": 2, "embed_dim": 32, "num_heads": 2} | backbone_args,
         )
         return MAE(
-            encoder, decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2, norm_pix_loss=norm_pix_loss
+            encoder,
+            decoder_embed_dim=24,
+            decoder_depth=1,
+            decoder_num_heads=2,
+            norm_pix_loss=norm_pix_loss,
+            teacher=teacher,
         )
 
 
@@ -391,3 +403,48 @@ def test_errors():
             UserError, match="decoder_embed_dim must be a multiple of 4 and of decoder_num_heads"
         ):
             MAE(model.encoder, **options)
+
+
+# ---- a teacher for the masks
+
+
+def test_a_teacher_is_asked_once_and_only_if_a_mask_reads_it():
+    model, passes = tiny_mae(teacher="ema"), []
+    model.teacher.encoder.register_forward_hook(lambda *_: passes.append("teacher"))
+    images = random_images(model)
+    assert model.provides == {"images", "tokens", "teacher", "attention"}
+    context = model.context(images)
+    model(context, random_mask(model, 6))
+    assert passes == []
+    mask = DPPMask(source="teacher")(context, 6, generator=fold_in(0))
+    assert context.teacher.attention.shape == (2, 2, 12)
+    model(context, mask).loss.backward()
+    assert passes == ["teacher"]
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_without_a_teacher_nothing_is_promised_or_saved():
+    model = tiny_mae()
+    assert model.provides == {"images", "tokens"}
+    assert model.context(random_images(model)).provides == {"images", "tokens"}
+    assert not any(name.startswith("teacher") for name in model.state_dict())
+
+
+def test_the_loss_does_not_depend_on_the_teacher():
+    plain, taught = tiny_mae(), tiny_mae(teacher="ema")
+    losses = []
+    for model in (plain, taught):
+        images, mask = random_images(model), random_mask(model, 6)
+        losses.append(model(model.context(images), mask).loss)
+    assert torch.equal(*losses)
+
+
+def test_the_ema_teacher_follows():
+    model = tiny_mae(teacher="ema")
+    student, teacher = model.encoder.backbone.norm.weight, model.teacher.encoder.backbone.norm.weight
+    with torch.no_grad():
+        student.add_(1.0)
+    model.after_step(0.0)
+    torch.testing.assert_close(teacher, student - 0.996)
+    model.before_training()
+    assert torch.equal(teacher, student)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dppmask.models.encoder import Encoder
-from dppmask.training.optim import adamw, parameter_groups
+from dppmask.training.optim import adamw, clip_each_gradient, parameter_groups, set_rates
 
 
 class Toy(nn.Module):
@@ -74,3 +74,36 @@ def test_weight_decay_shrinks_only_the_decayed_group(decay):
     optimizer.step()
     torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 0.5 * decay))
     assert torch.equal(model.bias, before["bias"])
+
+
+def test_momenta_are_those_of_mae_unless_given():
+    model = nn.Linear(2, 1)
+    assert adamw(model, lr=0.1, weight_decay=0.0).defaults["betas"] == (0.9, 0.95)
+    assert adamw(model, lr=0.1, weight_decay=0.0, betas=(0.9, 0.999)).defaults["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("model", [Toy(), nn.LayerNorm(3)], ids=["both groups", "nothing decays"])
+def test_rates_change_where_they_apply(model):
+    optimizer = adamw(model, lr=0.1, weight_decay=0.05)
+    set_rates(optimizer, lr=0.2, weight_decay=0.3)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.2}
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == ([0.3, 0.0] if len(decays) == 2 else [0.0])
+
+
+def test_each_gradient_is_clipped_by_itself():
+    model = nn.Linear(3, 2)
+    model.register_parameter("unused", nn.Parameter(torch.zeros(2)))
+    weight, bias = torch.full((2, 3), 2.0), torch.tensor([0.1, -0.2])
+    model.weight.grad, model.bias.grad = weight.clone(), bias.clone()
+    clip_each_gradient(model, 3.0)
+    torch.testing.assert_close(model.weight.grad, weight * 3.0 / 24**0.5)
+    assert torch.equal(model.bias.grad, bias)
+    assert model.unused.grad is None
+
+
+def test_gradients_of_zeros_stay():
+    model = nn.Linear(3, 2)
+    model.weight.grad = torch.zeros(2, 3)
+    clip_each_gradient(model, 3.0)
+    assert torch.equal(model.weight.grad, torch.zeros(2, 3))

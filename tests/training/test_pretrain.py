@@ -17,7 +17,7 @@ from torch import nn
 
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
-from dppmask.masks import DPPMask, MaskContext, RandomMask
+from dppmask.masks import BlockMask, DPPMask, MaskContext, RandomMask
 from dppmask.models.base import MaskedImageModel, MIMOutput
 from dppmask.models.build import build_model
 from dppmask.models.checkpoint import init_weights, load_encoder, load_model
@@ -184,6 +184,10 @@ REFUSED = {
     ),
     "probability": ({"mask_probability": 0.5}, "mask_probability must be 1 with method MAE.*got 0.5"),
     "needs": ({"mask": Hungry()}, "mask Hungry reads attention, teacher, which method MAE does not provide"),
+    "ragged mask": (
+        {"mask": BlockMask(exact=False)},
+        "mask BlockMask with exact=False .* which method MAE cannot take; use exact=True",
+    ),
     "too few images": ({"batch_size": 17}, "34 images a step, but the data has 32"),
     "warm-up": ({"warmup_epochs": 4}, r"warmup_epochs must be between 0 and epochs \(3\), got 4"),
     "epochs": ({"epochs": 0}, "epochs must be at least 1, got 0"),

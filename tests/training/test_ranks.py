@@ -1,7 +1,5 @@
 """Two processes talking over gloo against one with doubled accumulation."""
 
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,43 +8,16 @@ import pytest
 import torch
 
 from dppmask.masks import DPPMask
+from two_ranks import run_on_two_ranks
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    """The folder of the runs of ranks_script.py, started as torchrun starts processes."""
+    """The folder of the runs of ranks_script.py."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "test",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert [stdout for stdout, _ in outputs] == ["", ""]
+    run_on_two_ranks(SCRIPT, folder)
     return folder
 
 

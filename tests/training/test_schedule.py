@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from dppmask.training.schedule import scaled_learning_rate, warmup_cosine
+from dppmask.training.schedule import Schedule, scaled_learning_rate, warmup_cosine
 
 
 def test_learning_rate_scales_with_the_effective_batch():
@@ -35,3 +35,30 @@ def test_half_cosine_is_symmetric():
 def test_warmup_must_fit(warmup):
     with pytest.raises(ValueError, match="warm-up must be between 0"):
         warmup_cosine(0, warmup_steps=warmup, total_steps=10)
+
+
+def make_schedule(**changes):
+    options = {"lr": 2.0, "weight_decay": 0.04, "warmup_steps": 4, "total_steps": 20, "images_per_step": 1}
+    return Schedule(**options | changes)
+
+
+def test_rates_without_an_end_are_the_peak_times_the_factor_and_a_constant():
+    schedule = make_schedule()
+    for step in range(20):
+        assert schedule.lr_at(step) == 2.0 * warmup_cosine(step, warmup_steps=4, total_steps=20)
+        assert schedule.weight_decay_at(step) == 0.04
+
+
+def test_learning_rate_rises_from_zero_and_ends_at_its_minimum():
+    schedule = make_schedule(min_lr=0.5)
+    rates = [schedule.lr_at(step) for step in range(21)]
+    assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    expected = [0.5 + 0.75 * (1 + math.cos(math.pi * step / 16)) for step in range(17)]
+    assert rates[4:] == pytest.approx(expected)
+
+
+def test_weight_decay_goes_up_on_half_a_cosine():
+    schedule = make_schedule(weight_decay_end=0.4)
+    values = [schedule.weight_decay_at(step) for step in range(21)]
+    expected = [0.4 - 0.18 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
+    assert values == pytest.approx(expected)

@@ -15,6 +15,7 @@ from dppmask.models.encoder import Encoder
 from dppmask.training.callbacks import read_metrics
 from dppmask.training.module import Pretraining
 from dppmask.training.run import METRICS
+from dppmask.views import whole_images
 
 NUM_IMAGES = 6
 
@@ -41,7 +42,7 @@ class LivePictures(Callback):
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._images is None:
-            self._images = batch.images[:NUM_IMAGES].detach().clone()
+            self._images = whole_images(batch.images)[:NUM_IMAGES].detach().clone()
         if time.perf_counter() - self._drawn_at >= self.interval:
             self.draw(trainer, module)
 

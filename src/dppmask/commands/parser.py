@@ -200,7 +200,7 @@ def _help_formatter(shipped: Collection[str]) -> type[DefaultHelpFormatter]:
             text = super()._expand_help(action)
             before, known, paths = text.partition(", known subclasses: ")
             names = (path.rpartition(".")[2] for path in paths.rstrip(")").split(", "))
-            offered = ", ".join(name for name in names if name in shipped)
+            offered = ", ".join(sorted(name for name in names if name in shipped))
             return f"{before}, one of: {offered})" if known else text
 
     return Formatter

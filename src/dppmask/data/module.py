@@ -9,6 +9,7 @@ epoch are dropped; the next epoch shuffles anew.
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,28 +18,33 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dppmask.data.base import Sample
 from dppmask.errors import UserError
 from dppmask.rng import fold_in, seeded
+from dppmask.views import Views, join_views, stack_view_major
 
-Transform = Callable[[Tensor], tuple[Tensor, Tensor]]  # image → (network's input, crop [5])
+Images = TypeVar("Images", Tensor, Views)
+Transform = Callable[
+    [Tensor], tuple[Images, Tensor]
+]  # image → (network's input, its crop [5] or crops [G, 5])
 Key = tuple[int, int]  # (epoch, index)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(Generic[Images]):
     """Images as the network wants them, and where they come from.
 
     Attributes:
-        images: float32 ``[B, C, H, W]``, normalised.
-        sample_ids: int64 ``[B]``, indices in the source.
-        crops: int64 ``[B, 5]``: top, left, height, width in stored pixels, 1 if flipped.
+        images: float32 ``[B, C, H, W]``, normalised; or views of them, with G global crops each.
+        sample_ids: int64 ``[B]``, indices in the source; with views ``[G * B]``, one per global crop.
+        crops: int64 ``[B, 5]``: top, left, height, width in stored pixels, 1 if flipped; with views
+            ``[G * B, 5]``.
         labels: int64 ``[B]`` class indices, bool ``[B, num_labels]``, or None.
     """
 
-    images: Tensor
+    images: Images
     sample_ids: Tensor
     crops: Tensor
     labels: Tensor | None = None
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "Batch[Images]":
         """The same in page-locked memory; the name is torch's convention."""
         labels = None if self.labels is None else self.labels.pin_memory()
         return Batch(self.images.pin_memory(), self.sample_ids.pin_memory(), self.crops.pin_memory(), labels)
@@ -253,18 +259,21 @@ class Transformed(Dataset[Batch]):
         epoch, index = key
         sample = self.source[index]
         with seeded(self.seed, epoch, index):
-            image, crop = self.transform(sample.image)
+            images, crops = self.transform(sample.image)
         labels = sample.labels if sample.label is None else torch.tensor(sample.label)
-        return Batch(image, torch.tensor(sample.sample_id), crop, labels)
+        return Batch(images, torch.tensor(sample.sample_id).expand(crops.shape[:-1]), crops, labels)
 
 
 def collate(items: list[Batch]) -> Batch:
-    """Stack samples into a batch; all have labels or none."""
+    """Stack samples into a batch, views by view; all have labels or none."""
+    images = [item.images for item in items]
+    has_views = isinstance(images[0], Views)
+    stack = stack_view_major if has_views else torch.stack
     labels = [item.labels for item in items if item.labels is not None]
     return Batch(
-        torch.stack([item.images for item in items]),
-        torch.stack([item.sample_ids for item in items]),
-        torch.stack([item.crops for item in items]),
+        join_views(images) if has_views else torch.stack(images),
+        stack([item.sample_ids for item in items]),
+        stack([item.crops for item in items]),
         torch.stack(labels) if labels else None,
     )
 

@@ -67,10 +67,15 @@ class TrainTransform:
             The network's input, float32 ``[3, h, w]``, and the crop it shows, int64 ``[5]``: top, left,
             height, width in stored pixels, and 1 if flipped.
         """
+        pixels, crop = self.cut(image)
+        return normalise(pixels, self.mean, self.std), crop
+
+    def cut(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without the normalisation: uint8 ``[3, h, w]``, and the crop."""
         box = self._crop.make_params([image])
         flipped = bool(torch.rand(()) < self.flip)
         crop = torch.tensor([box["top"], box["left"], box["height"], box["width"], int(flipped)])
-        return normalise(apply_crop(image, crop, self.output_size), self.mean, self.std), crop
+        return apply_crop(image, crop, self.output_size), crop
 
 
 class EvalTransform:

@@ -60,3 +60,23 @@ def greedy_map(
         items.append(rest[quotients.index(best)])
         gains.append(best)
     return items, gains
+
+
+def sequential_draw(K: Tensor, uniforms: Tensor) -> list[int]:
+    """One draw of the DPP with marginal kernel ``K [N, N]``: each item in turn, given those before.
+
+    Args:
+        K: Marginal kernel ``[N, N]``.
+        uniforms: ``[N]``; item i is in the sample if ``uniforms[i]`` is below its chance, which is the pivot.
+
+    Source: Poulson (2020), *High-performance sampling of generic determinantal point processes*, Algorithm 1.
+    """
+    rest, chosen = K.double().clone(), []
+    for item, uniform in enumerate(uniforms.tolist()):
+        pivot = float(rest[item, item])
+        if uniform < pivot:
+            chosen.append(item)
+        else:
+            pivot -= 1
+        rest = rest - rest[:, item, None] * rest[None, item] / pivot
+    return chosen

@@ -65,6 +65,16 @@ def pixel_votes(encoded: Encoded) -> Tensor:
     return pixel_neighbours(encoded, k=k).votes(targets, k=k, temperature=PIXEL_TEMPERATURE)
 
 
+def pixel_thumbnails(encoded: Encoded, part: Part, side: int) -> Tensor:
+    """The images of a part, averaged so that no side is longer than ``side``, in index order: ``[n, D]``."""
+    height, width = encoded.encoder.image_size
+    shrink = min(1.0, side / max(height, width))
+    size = (max(round(height * shrink), 1), max(round(width * shrink), 1))
+    transform = eval_transform_of(encoded.encoder)
+    batches = part_batches(part, transform, encoded.task.compute, "raw pixels")
+    return torch.cat([F.adaptive_avg_pool2d(batch.images, size).flatten(1) for batch in batches])
+
+
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Class indices ``[n]`` or labels ``[n, L]`` as float32 ``[n, C]``."""
     return F.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels.float()

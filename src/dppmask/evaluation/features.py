@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from dppmask import specs
@@ -111,10 +111,10 @@ class Features:
 
 
 @contextmanager
-def frozen(encoder: Encoder, compute: Compute) -> Iterator[None]:
-    """Run a block with the encoder in evaluation mode, without gradient, with ``compute``'s autocast."""
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
+def frozen(network: nn.Module, compute: Compute) -> Iterator[None]:
+    """Run a block with a network in evaluation mode, without gradient, with ``compute``'s autocast."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
     try:
         with torch.no_grad(), compute.autocast():
             yield

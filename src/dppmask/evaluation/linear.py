@@ -1,21 +1,19 @@
 """MAE's linear probe: LARS on a batch-normalised head, images augmented anew in every epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dppmask.data.module import Batch, TrainLoader
-from dppmask.data.transforms import TrainTransform
 from dppmask.errors import UserError
+from dppmask.evaluation.augmented import augmented_features, batches_per_epoch
 from dppmask.evaluation.baselines import BASELINES
-from dppmask.evaluation.features import Pooling, frozen
+from dppmask.evaluation.features import Pooling
 from dppmask.evaluation.lars import LARS
 from dppmask.evaluation.metrics import Scored, classification_metrics
 from dppmask.evaluation.probe import Probe, Tables
-from dppmask.evaluation.progress import reported
 from dppmask.evaluation.task import Encoded
 from dppmask.rng import seeded
 from dppmask.training.schedule import scaled_learning_rate, warmup_cosine
@@ -94,13 +92,7 @@ class Linear(Probe):
             UserError: If the training part has fewer images than one batch.
         """
         task = encoded.task
-        num_images = len(task.train.images)
-        steps_per_epoch = num_images // self.batch_size
-        if steps_per_epoch == 0:
-            raise UserError(
-                f"batch_size must be at most the number of training images, {num_images}, "
-                f"got {self.batch_size}"
-            )
+        steps_per_epoch = batches_per_epoch(encoded, self.batch_size)
         with seeded(seed, _HEAD_WEIGHTS):
             head = linear_head(self.view.width(encoded.encoder), task.num_classes).to(task.compute.device)
         lengths = {
@@ -111,42 +103,21 @@ class Linear(Probe):
         optimizer = LARS(head.parameters(), lr=peak)
         losses: list[Tensor] = []
         rows: list[dict[str, float]] = []
-        for step, (features, labels) in enumerate(self._steps(encoded, seed=seed)):
+        batches = augmented_features(
+            encoded,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            min_scale=self.min_scale,
+            seed=seed,
+            title="linear probe",
+        )
+        for step, batch in enumerate(batches):
             lr = peak * warmup_cosine(step, **lengths)
-            losses.append(update(head, optimizer, features, labels, lr=lr))
+            losses.append(update(head, optimizer, batch.values, batch.require_labels(), lr=lr))
             if (step + 1) % steps_per_epoch == 0:
                 rows.append({"epoch": len(rows), "loss": torch.stack(losses).mean().item(), "lr": lr})
                 losses = []
         return head.eval(), rows
-
-    def _steps(self, encoded: Encoded, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features ``[batch_size, D]`` and labels of every update; images are encoded in smaller pieces."""
-        compute = encoded.task.compute
-        encoder = encoded.encoder.to(compute.device)
-        piece = largest_divisor(self.batch_size, compute.batch_size)
-        pieces = self.batch_size // piece
-        height, width = encoder.image_size
-        loader = TrainLoader(
-            encoded.task.train.images,
-            TrainTransform((height, width), scale=(self.min_scale, 1.0), mean=encoder.mean, std=encoder.std),
-            batch_size=piece,
-            accumulate=pieces,
-            seed=seed,
-            num_workers=compute.num_workers,
-        )
-        total = len(loader) * piece * self.epochs
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        title = f"linear probe on {encoded.title}"
-        for batch in reported(_epochs(loader, self.epochs), title, total=total, per_item=piece):
-            with frozen(encoder, compute):
-                tokens = encoder.encode(batch.images.to(compute.device), blocks=self.blocks)
-                features.append(self.view.pool(tokens))
-            assert batch.labels is not None  # classes were asked for before
-            labels.append(batch.labels.to(compute.device))
-            if len(features) == pieces:
-                yield torch.cat(features), torch.cat(labels)
-                features, labels = [], []
 
 
 def linear_head(width: int, num_classes: int) -> nn.Sequential:
@@ -174,18 +145,3 @@ def update(
 def scores_of(head: nn.Sequential, features: Tensor) -> Tensor:
     """Scores ``[n, C]`` of a trained head, on the CPU."""
     return head.cpu()(features)
-
-
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is at most ``most``.
-
-    >>> largest_divisor(16384, 100)
-    64
-    """
-    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
-
-
-def _epochs(loader: TrainLoader, count: int) -> Iterator[Batch]:
-    for epoch in range(count):
-        loader.set_epoch(epoch)
-        yield from loader

@@ -135,6 +135,9 @@ class MaskStatistics(Protocol):
         strategies = {label_of(mask): mask.to(subject.compute.device) for mask in masks}
         if len(strategies) < len(masks):
             raise UserError(f"masks must all differ, got {', '.join(map(label_of, masks))}")
+        for label, mask in strategies.items():
+            if not mask.exact:
+                raise UserError(f"{self.name} compares equal numbers of patches, not {label}; use exact=True")
         known = {"images", "tokens", "teacher", "attention"} if subject.encoder else {"images"}
         read = {label: mask.needs for label, mask in strategies.items()}
         if self.kernel_source not in (None, "pixels"):

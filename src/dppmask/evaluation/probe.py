@@ -55,6 +55,10 @@ class Probe(Protocol):
         """The same metrics by k-NN on raw pixels."""
         return classification_metrics(pixel_votes(encoded), encoded.val_labels, seed=seed)
 
+    def assess_chance(self, encoded: Encoded, found: Scored, *, seed: int) -> dict[str, float]:
+        """The same metrics without a look at any image."""
+        return dict.fromkeys(found, chance_level(encoded))
+
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
         """See :meth:`~dppmask.evaluation.base.Protocol.run`."""
         encoder = subject.require_encoder(self.name)
@@ -67,7 +71,7 @@ class Probe(Protocol):
             return self.assess(task.encode(fresh, title="random encoder"), seed=seed)[0]
 
         beside: dict[str, Callable[[], dict[str, float]]] = {
-            CHANCE: lambda: dict.fromkeys(found, chance_level(encoded)),
+            CHANCE: lambda: self.assess_chance(encoded, found, seed=seed),
             RAW_PIXELS: lambda: values(self.assess_pixels(encoded, seed=seed)),
             RANDOM_ENCODER: lambda: values(assess_random()),
         }

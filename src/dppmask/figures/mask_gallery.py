@@ -158,7 +158,7 @@ def _legend(gallery: Gallery) -> list[Patch]:
     visible, hidden = ("visible", "#8c959f"), ("hidden", PAPER)
     if any(mask.scores is not None for mask in gallery.masks.values()):
         greedy = Patch(facecolor="#8c959f", edgecolor=GREEDY, linewidth=1.8, label="visible, picked greedily")
-        visible = ("visible, random", "#8c959f")
+        visible = ("visible otherwise", "#8c959f")
         return [greedy, *(Patch(facecolor=colour, label=label) for label, colour in (visible, hidden))]
     return [Patch(facecolor=colour, label=label) for label, colour in (visible, hidden)]
 

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from dppmask.data.transforms import denormalise
-from dppmask.figures.style import INK, PAPER
+from dppmask.figures.style import INK, PAPER, QUIET
 
 COVER = 0.88  # how much of a hidden patch the cover takes; the rest shows what is hidden
 _INSET = 0.06  # outlines stay inside their patch by this share of it, so that neighbours do not touch
@@ -55,10 +55,27 @@ def replace_hidden(images: Tensor, by: Tensor, masked: Tensor, grid: Grid) -> Te
 def show_image(axes: Axes, image: Tensor) -> None:
     """Draw uint8 ``[C, H, W]`` with one or three channels, without ticks and frame."""
     axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
+    _bare(axes)
+
+
+def show_heat(axes: Axes, values: Tensor, *, grid: Grid, image_size: tuple[int, int], colours: str) -> None:
+    """Draw a value per patch, ``[N]``, over the area of an image, coloured from the smallest to the largest.
+
+    Both are written below.
+
+    Args:
+        axes: Where.
+        values: Of the patches; NaN stays white.
+        grid: (rows, columns) of patches.
+        image_size: (height, width) in pixels.
+        colours: Name of a matplotlib colour map.
+    """
+    height, width = image_size
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(values.unflatten(0, grid).numpy(), cmap=colours, extent=extent, interpolation="nearest")
+    low, high = (value.item() for value in values[~values.isnan()].aminmax())
+    axes.set_xlabel(f"{low:.2f} to {high:.2f}", color=QUIET, fontsize=8, labelpad=2)
+    _bare(axes)
 
 
 def outline(
@@ -96,3 +113,11 @@ def outline(
             label=name,
         )
     )
+
+
+def _bare(axes: Axes) -> None:
+    """Without ticks, frame and grid."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)

@@ -59,13 +59,17 @@ class MaskStrategy(nn.Module):
     Attributes:
         needs: Subset of {"images", "tokens", "teacher", "attention"}; checked before training starts.
         syncs: Whether choosing a mask waits for the device.
+        exact: Whether every row hides just the count asked for; methods that need equal counts refuse others.
+        is_random: Whether equal images may get different masks; False where what is read decides alone.
     """
 
     needs: frozenset[str] = frozenset()
     syncs: bool = False
+    exact: bool = True
+    is_random: bool = True
 
     def forward(self, context: MaskContext, num_masked: int | Tensor, *, generator: torch.Generator) -> Mask:
-        """Hide exactly ``num_masked`` patches of each row.
+        """Hide exactly ``num_masked`` patches of each row (see ``exact``).
 
         Args:
             context: The batch.

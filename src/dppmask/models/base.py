@@ -1,27 +1,13 @@
-"""What a masked-image-modelling method is to the trainer: context, forward with a mask, hook after a step."""
+"""What a masked-image-modelling method is to the trainer: context, forward with a mask, hooks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from dppmask.masks.base import Mask, MaskContext
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """Several crops of each image, view-major: row ``g * B + b`` is crop g of image b.
-
-    Attributes:
-        global_crops: ``[G * B, C, H, W]``.
-        local_crops: ``[M * B, C, h, w]`` or None.
-        num_global: G.
-        num_local: M.
-    """
-
-    global_crops: Tensor
-    local_crops: Tensor | None = None
-    num_global: int = 2
-    num_local: int = 0
+from dppmask.views import MultiCrop, Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +33,19 @@ class MaskedImageModel(nn.Module):
     Attributes:
         needs_equal_counts: Whether every image of a batch must hide equally many patches.
         provides: What its context offers a strategy; subset of {"images", "tokens", "teacher", "attention"}.
-        encoder: The part that is kept after pre-training.
+        multi_crop: The crops of each image that it trains on; None = one.
+        exported: Name of the part that is kept after pre-training, an encoder.
+        encoder: The encoder that is trained.
+        needs_attention: Whether the teacher's tokens must bring its attention; whoever knows that no mask
+            reads it may say so.
     """
 
     needs_equal_counts: bool = False
     provides: frozenset[str] = frozenset()
+    multi_crop: MultiCrop | None = None
+    exported: str = "encoder"
     encoder: nn.Module
+    needs_attention: bool = True
 
     def context(self, batch: Tensor | Views, *, progress: float = 0.0, epoch: int = 0) -> MaskContext:
         """What a mask strategy may read about this batch.
@@ -68,5 +61,22 @@ class MaskedImageModel(nn.Module):
         """Loss of one batch; the rows of ``mask`` follow the (global) images of the context."""
         raise NotImplementedError(f"{type(self).__name__} must implement forward")
 
+    def before_training(self) -> None:
+        """Called once, before the first step of all, with the first weights in place (teachers copy them)."""
+
+    def before_step(self, epoch: int) -> None:
+        """Called between the gradients of an optimiser step and the step (frozen layers)."""
+
     def after_step(self, progress: float) -> None:
         """Called once per optimiser step, not per micro-batch (EMA teachers)."""
+
+
+def deferred(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """``compute`` for later, with or without gradient as of now, whoever calls it first."""
+    with_gradient = torch.is_grad_enabled()
+
+    def run() -> Tensor:
+        with torch.set_grad_enabled(with_gradient):
+            return compute()
+
+    return run

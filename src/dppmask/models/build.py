@@ -13,8 +13,8 @@ def build_model(config: Mapping[str, Any]) -> MaskedImageModel:
 
     Args:
         config: ``method``: a spec (``class_path``, ``init_args``), a class, or a partial call of one. For the
-            encoder ``backbone``, ``image_size``, ``patch_size``, ``backbone_args``, each optional. Other keys
-            are ignored.
+            encoder, each optional: ``backbone``, ``image_size``, ``patch_size``, ``position``,
+            ``backbone_args``. Other keys are ignored.
 
     Raises:
         UserError: If the method does not exist or takes no such argument, or the encoder cannot be built.
@@ -26,5 +26,16 @@ def build_model(config: Mapping[str, Any]) -> MaskedImageModel:
 
 def encoder_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The encoder's arguments that a run's configuration sets; the others keep their defaults."""
-    names = ("backbone", "image_size", "patch_size", "backbone_args")
+    names = ("backbone", "image_size", "patch_size", "position", "backbone_args")
     return {name: config[name] for name in names if config.get(name) is not None}
+
+
+def exported_part(config: Mapping[str, Any]) -> str:
+    """Name of the part of a run's method that is kept after pre-training.
+
+    Raises:
+        UserError: If the method does not exist.
+    """
+    method = config["method"]
+    factory = specs.locate(method["class_path"]) if isinstance(method, Mapping) else method
+    return getattr(factory, "exported", MaskedImageModel.exported)

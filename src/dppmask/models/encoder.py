@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dppmask.errors import UserError, nearest
 from dppmask.masks.base import Mask, Tokens, take
-from dppmask.models.positions import sincos_table
+from dppmask.models.positions import resize_table, sincos_table
 
 Position = Literal["sincos", "learned"]
 
@@ -137,29 +137,51 @@ class Encoder(nn.Module):
         """``[1, P' + N, D]``, where P' prefix tokens (all or none of them, as timm has it) have a row."""
         return cast(nn.Parameter, self.backbone.pos_embed)
 
-    def embed(self, images: Tensor) -> Tensor:
+    @property
+    def has_class_attention(self) -> bool:
+        """Whether :meth:`forward` can return the attention of the class token."""
+        block = self.backbone.blocks[-1]
+        return self.backbone.has_class_token and type(block) is Block and type(block.attn) is Attention
+
+    def embed(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Patch embedding plus position, with gradient: images ``[B, C, H, W]`` → ``[B, N, D]``.
 
+        Args:
+            images: Of the size that the encoder was built for.
+            any_size: Take images of any multiple of the patch size; the position table is resized
+                bicubically.
+
         Raises:
-            ValueError: If the images have another size or number of channels than the encoder was built for.
+            ValueError: If the images have a wrong size or number of channels.
         """
-        expected = (self.in_chans, *self.image_size)
+        expected = (self.in_chans, *(images.shape[2:] if any_size else self.image_size))
         if tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"images must have shape [batch, {', '.join(map(str, expected))}] as the encoder was built, "
                 f"got {list(images.shape)}"
             )
-        return self.backbone.patch_embed(images) + self.position_table[:, -self.num_patches :]
+        positions = self.position_table[:, -self.num_patches :]
+        if any_size:
+            positions = resize_table(positions, self.grid, _grid(tuple(images.shape[2:]), self.patch_size))
+        return self.backbone.patch_embed(images) + positions
 
     def forward(
-        self, tokens: Tensor, mask: Mask | None = None, *, blocks: int = 1, attention: bool = False
+        self,
+        tokens: Tensor,
+        mask: Mask | None = None,
+        *,
+        mask_token: Tensor | None = None,
+        blocks: int = 1,
+        attention: bool = False,
     ) -> Tokens:
-        """Encode the patches that the mask leaves visible.
+        """Encode the patches that the mask leaves visible, or all of them with a filler for the hidden ones.
 
         Args:
             tokens: ``[B, N, D]`` from :meth:`embed`.
-            mask: Which patches to drop, equally many in each row; None = keep all. The visible patches come
-                back in ascending order.
+            mask: Which patches to hide; None = none. Without ``mask_token`` they are dropped, equally many in
+                each row, and the visible patches come back in ascending order.
+            mask_token: ``[1, 1, D]``, what stands in the place of a hidden patch's embedding, before its
+                position is added. All N patches come back, and rows may hide different numbers.
             blocks: Return the last ``blocks`` block outputs, each through the final norm, side by side on the
                 feature axis, last block at the end: prefix ``[B, P, blocks · D]``, patches
                 ``[B, K, blocks · D]``.
@@ -172,7 +194,10 @@ class Encoder(nn.Module):
         if not 1 <= blocks <= self.depth:
             raise ValueError(f"blocks must be in [1, {self.depth}], the depth of the encoder, got {blocks}")
         if mask is not None:
-            tokens = take(tokens, _visible(mask, tokens))  # [B, K, D]
+            _check_fits(mask, tokens)
+            tokens = (
+                take(tokens, mask.ids_keep) if mask_token is None else self._fill(tokens, mask, mask_token)
+            )
         x = self.backbone.norm_pre(self._with_prefix(tokens))  # [B, P + K, D]
         weights = None
         outputs = []
@@ -191,6 +216,12 @@ class Encoder(nn.Module):
         """:meth:`embed` and :meth:`forward` in one, from images ``[B, C, H, W]``."""
         return self(self.embed(images), mask, blocks=blocks, attention=attention)
 
+    def _fill(self, tokens: Tensor, mask: Mask, mask_token: Tensor) -> Tensor:
+        """Put ``mask_token`` plus position in the place of hidden patches."""
+        return torch.where(
+            mask.masked[:, :, None], mask_token + self.position_table[:, -self.num_patches :], tokens
+        )
+
     def _with_prefix(self, patches: Tensor) -> Tensor:
         """Put class and register tokens, with their positions where they have any, before the patches."""
         prefix: list[Tensor] = [
@@ -208,7 +239,7 @@ class Encoder(nn.Module):
 
         It is computed beside the block's own, which may be fused and keeps no weights.
         """
-        if not self.backbone.has_class_token or type(block) is not Block or type(block.attn) is not Attention:
+        if type(block) is not Block or type(block.attn) is not Attention or not self.has_class_attention:
             raise ValueError(
                 f"attention=True needs a class token and standard attention blocks, which "
                 f"{self.backbone_name} lacks; use a backbone such as vit_small_patch16_224"
@@ -238,6 +269,7 @@ class Encoder(nn.Module):
             raise UserError(f"backbone_args do not fit {self.backbone_name}: {error}") from None
         if type(backbone) is not VisionTransformer or type(backbone.patch_embed) is not PatchEmbed:
             raise UserError(_unsuitable(self.backbone_name))
+        backbone.patch_embed.strict_img_size = False  # embed looks at sizes itself
         return backbone
 
     @torch.no_grad()
@@ -267,11 +299,9 @@ def xavier_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _visible(mask: Mask, tokens: Tensor) -> Tensor:
-    """Indices of the visible patches ``[B, K]``, after checking that the mask fits the tokens."""
+def _check_fits(mask: Mask, tokens: Tensor) -> None:
     if mask.masked.shape != tokens.shape[:2]:
         raise ValueError(f"the mask has shape {list(mask.masked.shape)}, the tokens {list(tokens.shape[:2])}")
-    return mask.ids_keep
 
 
 def _grid(image_size: tuple[int, ...], patch_size: int) -> tuple[int, int]:

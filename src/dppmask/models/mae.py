@@ -3,13 +3,18 @@
 Source: He et al. (2022), "Masked Autoencoders Are Scalable Vision Learners".
 """
 
+from functools import partial
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from dppmask.masks.base import Mask, MaskContext
-from dppmask.models.base import MaskedImageModel, MIMOutput, Views
+from dppmask.models.base import MaskedImageModel, MIMOutput, deferred
 from dppmask.models.decoder import Decoder
+from dppmask.models.ema import make_teacher
 from dppmask.models.encoder import Encoder
+from dppmask.views import Views, whole_images
 
 _EPSILON = 1e-6  # added to a patch's variance before the square root
 
@@ -24,6 +29,13 @@ class MAE(MaskedImageModel):
         decoder_num_heads: Attention heads of the decoder.
         decoder_mlp_ratio: Hidden width of the decoder's perceptrons over its width.
         norm_pix_loss: Whether each target patch is normalised to mean 0 and (unbiased) variance 1.
+        teacher: Whose tokens and attention a mask strategy may read: "ema" = a moving average of this
+            encoder; a frozen one, as :func:`~dppmask.models.checkpoint.load_encoder` takes it; None =
+            nobody's. The loss does not depend on it, and the encoder that is exported is the student's.
+        teacher_momentum: Of "ema", at the beginning; it rises to 1.
+
+    Raises:
+        UserError: If the teacher cannot be loaded, or does not see the same patches.
     """
 
     needs_equal_counts = True
@@ -39,6 +51,8 @@ class MAE(MaskedImageModel):
         decoder_num_heads: int = 16,
         decoder_mlp_ratio: float = 4.0,
         norm_pix_loss: bool = True,
+        teacher: str | Path | None = None,
+        teacher_momentum: float = 0.996,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -53,20 +67,26 @@ class MAE(MaskedImageModel):
             num_heads=decoder_num_heads,
             mlp_ratio=decoder_mlp_ratio,
         )
+        self.teacher = make_teacher(teacher, encoder, momentum=teacher_momentum)
+        if self.teacher is not None:
+            self.provides = self.provides | self.teacher.provides
 
     def context(self, batch: Tensor | Views, *, progress: float = 0.0, epoch: int = 0) -> MaskContext:
         """Images and, at first touch, their patch embedding: strategy and encoder share one computation.
 
         The tokens carry gradient as this call does, even if a strategy first reads them under ``no_grad``.
+        The teacher looks at the images only if a strategy asks for it.
         """
-        images = batch.global_crops if isinstance(batch, Views) else batch
-        with_gradient = torch.is_grad_enabled()
-
-        def tokens() -> Tensor:
-            with torch.set_grad_enabled(with_gradient):
-                return self.encoder.embed(images)
-
-        return MaskContext(images, self.encoder.grid, progress, epoch, tokens)
+        images = whole_images(batch)
+        teacher = self.teacher and partial(self.teacher.tokens, images, attention=self.needs_attention)
+        return MaskContext(
+            images,
+            self.encoder.grid,
+            progress,
+            epoch,
+            tokens=deferred(lambda: self.encoder.embed(images)),
+            teacher=teacher,
+        )
 
     def forward(self, context: MaskContext, mask: Mask) -> MIMOutput:
         """Mean squared error of the target patches, in float32 also under autocast.
@@ -91,6 +111,16 @@ class MAE(MaskedImageModel):
         patch_loss = (prediction.float() - self.target(images)).square().mean(dim=-1)  # [B, N]
         scored = mask.targets.to(patch_loss.dtype)
         return MIMOutput((patch_loss * scored).sum() / scored.sum(), patch_loss, prediction)
+
+    def before_training(self) -> None:
+        """A teacher that follows starts from the first weights."""
+        if self.teacher is not None:
+            self.teacher.start_from(self)
+
+    def after_step(self, progress: float) -> None:
+        """A teacher that follows moves on."""
+        if self.teacher is not None:
+            self.teacher.follow(self, progress)
 
     def target(self, images: Tensor) -> Tensor:
         """What is regressed, float32 ``[B, N, p² · C]``: the pixels of each patch, normalised on request."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dppmask.errors import UserError
 from dppmask.files import append_line, write_text
-from dppmask.models.checkpoint import AVERAGE
+from dppmask.models.weights import AVERAGE
 
 log = logging.getLogger(__name__)
 

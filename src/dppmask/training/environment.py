@@ -25,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         "command": shlex.join(sys.orig_argv),
         "commit": commit(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: package_version(name) for name in PACKAGES},
         "hardware": {
             "machine": platform.machine(),
             "cpu": _cpu_name(),
@@ -62,16 +62,17 @@ def commit(folder: Path) -> str | None:
         return None
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version that is installed, by the name it is installed under; None where it is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _cpu_name() -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -13,31 +13,12 @@ from dppmask.errors import UserError
 from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy, num_masked_for
 from dppmask.models.base import MaskedImageModel
 from dppmask.rng import fold_in, seeded
-from dppmask.training.optim import adamw
-from dppmask.training.schedule import warmup_cosine
+from dppmask.training.optim import adamw, clip_each_gradient, set_rates
+from dppmask.training.schedule import Schedule
 from dppmask.training.sharding import shard
 
 # The last counter of a generator keeps its stream apart from the mask noise, which is (seed, step, slot).
 MODEL_NOISE, COUNT_NOISE = 1, 2
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and how fast.
-
-    Attributes:
-        lr: Peak learning rate.
-        weight_decay: Of the parameters that decay.
-        warmup_steps: Optimiser steps of linear warm-up.
-        total_steps: Optimiser steps of the whole training.
-        images_per_step: The effective batch size.
-    """
-
-    lr: float
-    weight_decay: float
-    warmup_steps: int
-    total_steps: int
-    images_per_step: int
 
 
 class Pretraining(LightningModule):
@@ -49,6 +30,8 @@ class Pretraining(LightningModule):
         ratio: How many patches are hidden.
         schedule: Learning rate and length.
         seed: The run's seed.
+        betas: Momenta of AdamW.
+        clip_grad: Largest norm of each parameter's gradient; None = any.
         loader: Called with ``world_size``, ``rank`` and ``pin_memory``, gives the training batches.
     """
 
@@ -61,13 +44,18 @@ class Pretraining(LightningModule):
         *,
         seed: int,
         loader: Callable[..., Iterable[Any]],
+        betas: tuple[float, float] = (0.9, 0.95),
+        clip_grad: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.model.needs_attention = "attention" in strategy.needs
         self.strategy = strategy
         self.ratio = ratio
         self.schedule = schedule
         self.seed = seed
+        self.betas = betas
+        self.clip_grad = clip_grad
         self._loader = loader
 
     def configure_model(self) -> None:
@@ -147,16 +135,21 @@ class Pretraining(LightningModule):
             raise UserError(f"mask {type(strategy).__name__} cannot be drawn: {error}") from None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return adamw(self, lr=self.schedule.lr, weight_decay=self.schedule.weight_decay)
+        schedule = self.schedule
+        return adamw(self, lr=schedule.lr, weight_decay=schedule.weight_decay, betas=self.betas)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The gradients are complete, and were looked at by then."""
+        self.model.before_step(self.current_epoch)
+        if self.clip_grad is not None:
+            clip_each_gradient(self, self.clip_grad)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """One optimiser step at this step's learning rate, then the method's own hook (EMA teachers)."""
+        """One optimiser step at this step's rates, then the method's own hook (EMA teachers)."""
         step, schedule = self.global_step, self.schedule
-        factor = warmup_cosine(step, warmup_steps=schedule.warmup_steps, total_steps=schedule.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.lr * factor
+        set_rates(optimizer, lr=schedule.lr_at(step), weight_decay=schedule.weight_decay_at(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.model.after_step((step + 1) / schedule.total_steps)
 

@@ -1,9 +1,11 @@
-"""AdamW as MAE uses it."""
+"""AdamW and gradient clipping, as MAE and iBOT use them."""
 
 from typing import Any
 
 import torch
 from torch import nn
+
+_EPSILON = 1e-6  # added to a norm before dividing by it
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -27,6 +29,28 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def adamw(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with MAE's momenta (0.9, 0.95) on :func:`parameter_groups`."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(0.9, 0.95))
+def adamw(
+    model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+) -> torch.optim.AdamW:
+    """AdamW on :func:`parameter_groups`, by default with MAE's momenta."""
+    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:
+    """Change the learning rate of all parameters, and the weight decay of those that decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group["weight_decay"] > 0:
+            group["weight_decay"] = weight_decay
+
+
+@torch.no_grad()
+def clip_each_gradient(model: nn.Module, max_norm: float) -> None:
+    """Shorten the gradient of each parameter tensor, for itself, to at most ``max_norm``.
+
+    Source: bytedance/ibot, utils.py:clip_gradients, unlike the joint norm that torch clips.
+    """
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            norm = torch.linalg.vector_norm(parameter.grad)
+            parameter.grad.mul_((max_norm / (norm + _EPSILON)).clamp(max=1.0))

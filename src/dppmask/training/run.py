@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from dppmask.data.base import ImageSource
-from dppmask.data.module import TrainLoader
+from dppmask.data.module import TrainLoader, Transform
+from dppmask.data.multi_crop import MultiCropTransform
 from dppmask.data.transforms import train_transform
 from dppmask.errors import UserError
 from dppmask.files import remove_unfinished, write_yaml
@@ -22,7 +23,7 @@ from dppmask.masks.uniform import RandomMask
 from dppmask.models.base import MaskedImageModel
 from dppmask.models.build import build_model
 from dppmask.models.checkpoint import init_weights, save_encoder
-from dppmask.models.encoder import Encoder
+from dppmask.models.encoder import Encoder, Position
 from dppmask.models.mae import MAE
 from dppmask.rng import seeded
 from dppmask.specs import build
@@ -30,8 +31,8 @@ from dppmask.training import settings
 from dppmask.training.callbacks import Average, JsonMetrics, Progress, UnreadableImages, read_metrics
 from dppmask.training.checkpoints import SaveCheckpoints, newest
 from dppmask.training.environment import record_environment
-from dppmask.training.module import Pretraining, Schedule
-from dppmask.training.schedule import scaled_learning_rate
+from dppmask.training.module import Pretraining
+from dppmask.training.schedule import Schedule, scaled_learning_rate
 from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
 from dppmask.training.trainer import (
     Withheld,
@@ -75,11 +76,16 @@ def pretrain(
     backbone: str = "vit_small_patch16_224",
     image_size: int | tuple[int, int] = 224,
     patch_size: int = 16,
+    position: Position = "sincos",
     backbone_args: Mapping[str, Any] | None = None,
     epochs: int = 400,
     batch_size: int = 256,
     base_lr: float = 1.5e-4,
+    min_lr: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
     weight_decay: float = 0.05,
+    weight_decay_end: float | None = None,
+    clip_grad: float | None = None,
     warmup_epochs: float | None = None,
     crop_scale: tuple[float, float] = (0.2, 1.0),
     accumulate: int = 1,
@@ -117,13 +123,18 @@ def pretrain(
         backbone: A timm ``VisionTransformer`` by name.
         image_size: Side of the crops in pixels, or (height, width).
         patch_size: Side of a patch in pixels.
+        position: "sincos" = a fixed table of positions, as in MAE; "learned" = a trained one, as in iBOT.
         backbone_args: Further arguments of the timm model: depth, embed_dim, drop_path_rate, ….
         epochs: Passes over the data.
         batch_size: Images per device and micro-batch. Effective: x devices x num_nodes x accumulate.
         base_lr: Learning rate for an effective batch of 256; scaled linearly.
+        min_lr: Where the learning rate ends, not scaled.
+        betas: Momenta of AdamW.
         weight_decay: Of matrices; biases and 1-D parameters have none.
+        weight_decay_end: Where the weight decay ends, on half a cosine; constant by default.
+        clip_grad: Largest norm of the gradient of each parameter tensor by itself; none by default.
         warmup_epochs: Length of the linear warm-up; a tenth of the training by default (MAE: 40 of 400).
-        crop_scale: Smallest and largest share of an image that a random crop covers.
+        crop_scale: Smallest and largest share of an image that a random (global) crop covers.
         accumulate: Micro-batches per optimiser step.
         seed: The one seed of everything random.
         num_workers: Loader processes; changes nothing but the speed.
@@ -235,8 +246,10 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
     """Everything that is trained, checked to fit together."""
     with seeded(config["seed"]):
         model = build_model(config)
-    if fresh and config["init_from"] is not None:
-        init_weights(model, config["init_from"])
+    if fresh:
+        if config["init_from"] is not None:
+            init_weights(model, config["init_from"])
+        model.before_training()
     if config["compile"]:
         model.compile()
     strategy, ratio = build(config["mask"]), _ratio(config)
@@ -245,14 +258,31 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
     loader = partial(
         TrainLoader,
         source,
-        train_transform(_pair(config["image_size"]), scale=_pair(config["crop_scale"])),
+        _transform(config, model),
         batch_size=config["batch_size"],
         seed=config["seed"],
         num_workers=config["num_workers"],
         accumulate=config["accumulate"],
     )
     schedule = _schedule(config, len(source), trainer.world_size)
-    return Pretraining(model, strategy, ratio, schedule, seed=config["seed"], loader=loader)
+    return Pretraining(
+        model,
+        strategy,
+        ratio,
+        schedule,
+        seed=config["seed"],
+        loader=loader,
+        betas=_pair(config["betas"]),
+        clip_grad=config["clip_grad"],
+    )
+
+
+def _transform(config: Mapping[str, Any], model: MaskedImageModel) -> Transform:
+    """The augmentation: one crop of each image, or as many as the method wants."""
+    image_size, scale = _pair(config["image_size"]), _pair(config["crop_scale"])
+    if model.multi_crop is None:
+        return train_transform(image_size, scale=scale)
+    return MultiCropTransform(image_size, model.multi_crop, scale=scale)
 
 
 def _ratio(config: Mapping[str, Any]) -> MaskRatio:
@@ -279,6 +309,11 @@ def check_needs(model: MaskedImageModel, strategy: MaskStrategy, ratio: MaskRati
             f"mask {mask} reads {', '.join(sorted(missing))}, which method {method} does not provide; "
             f"it provides {', '.join(sorted(model.provides))}"
         )
+    if model.needs_equal_counts and not strategy.exact:
+        raise UserError(
+            f"mask {mask} with exact=False hides more patches of one image than of another, which method "
+            f"{method} cannot take; use exact=True"
+        )
     if model.needs_equal_counts and ratio.probability < 1.0:
         raise UserError(
             f"mask_probability must be 1 with method {method}, which hides equally many patches of every "
@@ -304,6 +339,8 @@ def _schedule(config: Mapping[str, Any], num_images: int, world_size: int) -> Sc
         warmup_steps=round(warmup * steps_per_epoch),
         total_steps=epochs * steps_per_epoch,
         images_per_step=images_per_step,
+        min_lr=config["min_lr"],
+        weight_decay_end=config["weight_decay_end"],
     )
 
 
@@ -331,11 +368,11 @@ def _run_folder(run: Path, config: Mapping[str, Any], early: Sequence[logging.Lo
 def _export(
     trainer: Trainer, config: Mapping[str, Any], averaged: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """Write the encoder alone, with averaged weights where there are any."""
+    """Write the encoder to keep alone, with averaged weights where there are any."""
     weights = trainer.strategy.lightning_module_state_dict()  # collective where weights are sharded
     if trainer.is_global_zero:
         with seeded(config["seed"]):
             model = build_model(config)
         own = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
         model.load_state_dict(own | dict(averaged))
-        save_encoder(cast(Encoder, model.encoder), folder)
+        save_encoder(cast(Encoder, model.get_submodule(model.exported)), folder)

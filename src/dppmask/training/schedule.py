@@ -1,6 +1,43 @@
-"""The learning rate as a pure function of the optimiser step."""
+"""What changes from step to step, as pure functions of the optimiser step."""
 
 import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how fast.
+
+    Attributes:
+        lr: Peak learning rate.
+        weight_decay: Of the parameters that decay, at the beginning.
+        warmup_steps: Optimiser steps of linear warm-up.
+        total_steps: Optimiser steps of the whole training.
+        images_per_step: The effective batch size.
+        min_lr: Where the learning rate ends.
+        weight_decay_end: Where the weight decay ends, on half a cosine; None = it is constant.
+    """
+
+    lr: float
+    weight_decay: float
+    warmup_steps: int
+    total_steps: int
+    images_per_step: int
+    min_lr: float = 0.0
+    weight_decay_end: float | None = None
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of the step after ``step`` finished ones."""
+        factor = warmup_cosine(step, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
+        floor = self.min_lr if step >= self.warmup_steps else 0.0
+        return floor + (self.lr - floor) * factor
+
+    def weight_decay_at(self, step: int) -> float:
+        """The weight decay of the step after ``step`` finished ones."""
+        if self.weight_decay_end is None:
+            return self.weight_decay
+        left = warmup_cosine(step, warmup_steps=0, total_steps=self.total_steps)
+        return self.weight_decay_end + (self.weight_decay - self.weight_decay_end) * left
 
 
 def scaled_learning_rate(base_lr: float, effective_batch_size: int) -> float:

@@ -93,7 +93,7 @@ def completed(config: Mapping[str, Any], given: Collection[str], old: Mapping[st
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Refuse counts that make no training.
+    """Refuse numbers that make no training.
 
     Raises:
         UserError: Naming the first such option.
@@ -109,9 +109,21 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     ):
         if config[name] < 1:
             raise UserError(f"{name} must be at least 1, got {config[name]}")
-    for name in ("save_every", "num_workers", "base_lr", "weight_decay"):
+    for name in ("save_every", "num_workers", "base_lr", "min_lr", "weight_decay"):
         if not 0 <= config[name] < math.inf:
             raise UserError(f"{name} must be at least 0 and finite, got {config[name]}")
+    _check_optimiser(config)
+
+
+def _check_optimiser(config: Mapping[str, Any]) -> None:
+    if len(config["betas"]) != 2 or not all(0 <= beta < 1 for beta in config["betas"]):
+        raise UserError(f"betas must be two numbers in [0, 1), got {config['betas']}; MAE uses [0.9, 0.95]")
+    if config["clip_grad"] is not None and config["clip_grad"] <= 0:
+        raise UserError(f"clip_grad must be above 0, got {config['clip_grad']}; leave it out not to clip")
+    if config["weight_decay_end"] is not None and config["weight_decay"] <= 0:
+        raise UserError(
+            f"weight_decay must be above 0 where weight_decay_end is given, got {config['weight_decay']}"
+        )
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:

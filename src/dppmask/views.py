@@ -1,0 +1,87 @@
+"""Several crops of each image: what a method asks for, and the tensors it gets, in one order everywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dppmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """Which crops of each image a method wants in place of a single one.
+
+    Attributes:
+        num_global: G, large crops at the encoder's image size.
+        num_local: M, small crops.
+        local_size: Side of a small crop in pixels.
+        local_scale: Smallest and largest share of an image that a small crop covers.
+        distortion: Strength of the changes of colour and sharpness: 1 = as in iBOT, 0 = none.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+
+    num_global: int = 2
+    num_local: int = 10
+    local_size: int = 96
+    local_scale: tuple[float, float] = (0.05, 0.25)
+    distortion: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_global < 1 or self.num_local < 0:
+            raise UserError(
+                f"a method of many crops needs num_global_crops >= 1 and num_local_crops >= 0, "
+                f"got {self.num_global} and {self.num_local}"
+            )
+        low, high = self.local_scale
+        if not 0.0 < low <= high <= 1.0:
+            raise UserError(f"local_scale must be (low, high) with 0 < low <= high <= 1, got {(low, high)}")
+        if not 0.0 <= self.distortion <= 1.0:
+            raise UserError(f"distortion must be in [0, 1], got {self.distortion}; 1 is that of iBOT")
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Several crops of each image, view-major: row ``g * B + b`` is crop g of image b.
+
+    Attributes:
+        global_crops: ``[G * B, C, H, W]``.
+        local_crops: ``[M * B, C, h, w]`` or None.
+        num_global: G.
+        num_local: M.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor | None = None
+    num_global: int = 2
+    num_local: int = 0
+
+    def pin_memory(self) -> "Views":
+        """The same in page-locked memory; the name is torch's convention."""
+        local_crops = None if self.local_crops is None else self.local_crops.pin_memory()
+        return Views(self.global_crops.pin_memory(), local_crops, self.num_global, self.num_local)
+
+
+def whole_images(images: Tensor | Views) -> Tensor:
+    """What masks are drawn for: images as they are, of views the global crops."""
+    return images.global_crops if isinstance(images, Views) else images
+
+
+def join_views(images: Sequence[Views]) -> Views:
+    """A batch from the views of single images, all with equally many crops of equal sizes."""
+    first = images[0]
+    local_crops = [views.local_crops for views in images if views.local_crops is not None]
+    return Views(
+        stack_view_major([views.global_crops for views in images]),
+        stack_view_major(local_crops) if local_crops else None,
+        first.num_global,
+        first.num_local,
+    )
+
+
+def stack_view_major(items: Sequence[Tensor]) -> Tensor:
+    """B tensors ``[V, ...]``, one per image → ``[V * B, ...]``, row ``v * B + b``."""
+    return torch.stack(list(items), dim=1).flatten(0, 1)

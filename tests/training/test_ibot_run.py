@@ -1,0 +1,164 @@
+"""iBOT as it is trained: interrupted, on two ranks, without hidden patches, in half precision."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from ibot_runs import HEAD, TINY_IBOT, one_batch
+
+from dppmask.masks import DPPMask, RandomMask
+from dppmask.models.checkpoint import load_encoder, load_model
+from dppmask.models.ibot import IBOT
+from dppmask.models.mae import MAE
+from dppmask.training.run import pretrain
+from two_ranks import run_on_two_ranks
+
+SCRIPT = Path(__file__).with_name("ibot_ranks_script.py")
+MAE_WITH_TEACHER = partial(MAE, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2, teacher="ema")
+
+
+class PowerCut(BaseException):
+    """What no code of the library catches."""
+
+
+def cut():
+    raise PowerCut
+
+
+def equal(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.fixture
+def ibot(tmp_path):
+    """``ibot(name="run", **changes)``: pretrain for 12 optimiser steps of 2 micro-batches."""
+
+    def train(name="run", **changes):
+        return pretrain(run=tmp_path / name, **TINY_IBOT | changes)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return pretrain(run=tmp_path_factory.mktemp("ibot") / "run", **TINY_IBOT, mask=DPPMask(source="teacher"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "count"),
+    [("on_train_batch_start", 8), ("on_train_batch_end", 8), ("on_before_optimizer_step", 5)],
+)
+def test_cut_anywhere(ibot, undisturbed, interrupt, weights, lines, hook, count):
+    changes = {"mask": DPPMask(source="teacher"), "save_last_every": 1}
+    with pytest.raises(PowerCut):
+        ibot(callbacks=[interrupt(hook, count, cut)], **changes)
+    result = ibot(resume=True, **changes)
+    equal(weights(result.path), weights(undisturbed.path))
+    assert lines(result.path) == lines(undisturbed.path)
+    exported = [(run.path / "encoder" / "model.safetensors").read_bytes() for run in (result, undisturbed)]
+    assert exported[0] == exported[1]
+
+
+def test_mae_with_an_ema_teacher_resumes(tiny, interrupt, weights):
+    changes = {"method": MAE_WITH_TEACHER, "mask": DPPMask(source="teacher"), "save_last_every": 1}
+    expected = tiny("undisturbed", **changes)
+    with pytest.raises(PowerCut):
+        tiny(callbacks=[interrupt("on_train_batch_start", 7, cut)], **changes)
+    equal(weights(tiny(resume=True, **changes).path), weights(expected.path))
+    assert any("teacher" in name for name in weights(expected.path)["state_dict"])
+
+
+def test_the_run_gives_the_teacher_and_the_whole_method(undisturbed):
+    model, encoder = load_model(undisturbed.path), load_encoder(undisturbed.path)
+    equal(encoder.state_dict(), model.teacher.encoder.state_dict())
+    different = [
+        name
+        for name, p in model.encoder.named_parameters()
+        if not torch.equal(p, encoder.get_parameter(name))
+    ]
+    assert "backbone.pos_embed" in different  # learned positions
+    assert model.loss.center.abs().max() > 0
+
+
+def test_both_parts_of_the_loss_are_logged(undisturbed):
+    assert undisturbed.metrics["loss"] == pytest.approx(
+        undisturbed.metrics["cls_loss"] + undisturbed.metrics["patch_loss"]
+    )
+
+
+def test_prototypes_move_from_the_second_epoch_on(ibot, weights):
+    name = "model.head.last.cls.direction"
+    prototypes = [
+        weights(ibot(f"{epochs}", epochs=epochs, warmup_epochs=0).path)["state_dict"][name]
+        for epochs in (1, 2)
+    ]
+    with_movement = ibot("free", epochs=1, warmup_epochs=0, method=partial(
+        IBOT, **HEAD, num_local_crops=2, local_size=16, freeze_last_layer_epochs=0))  # fmt: skip
+    assert not torch.equal(*prototypes)
+    assert not torch.equal(prototypes[0], weights(with_movement.path)["state_dict"][name])
+
+
+def test_weight_decay_ends_where_it_should(ibot, weights):
+    groups = weights(ibot(weight_decay=0.04, epochs=5).path)["optimizer_states"][0]["param_groups"]
+    assert groups[0]["weight_decay"] == pytest.approx(0.4, abs=0.01)  # that of the last step
+    assert groups[1]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("mask_probability", [1e-9, 1.0])
+def test_all_or_no_views_are_masked(ibot, lines, mask_probability):
+    numbers = lines(ibot(mask_probability=mask_probability, log_every=1).path)
+    assert all((line["patch_loss"] == 0) == (mask_probability < 1) for line in numbers)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_two_precisions(ibot, lines, precision):
+    numbers = lines(ibot(precision=precision, mask=RandomMask(), log_every=1, base_lr=0.05, epochs=6).path)
+    assert len(numbers) == 24
+    assert all(torch.tensor(line["loss"]).isfinite() for line in numbers)
+
+
+def test_compiled_training_is_the_same(ibot, lines):
+    options = one_batch(batch_size=8, epochs=1)
+    plain, compiled = (ibot(str(how), **options | {"compile": how}) for how in (False, True))
+    for one, other in zip(lines(plain.path), lines(compiled.path), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """The folder of the runs of ibot_ranks_script.py."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_on_two_ranks(SCRIPT, folder)
+    return folder
+
+
+@pytest.mark.parametrize("reduction", ["diluted", "masked"])
+def test_two_ranks_equal_one_with_twice_the_batch(ibot, two_ranks, weights, lines, reduction):
+    method = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, reduction=reduction)
+    one = ibot(**one_batch(method=method, batch_size=8))
+    for actual, expected in zip(lines(two_ranks / reduction), lines(one.path), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-4)
+    actual, expected = (weights(run)["state_dict"] for run in (two_ranks / reduction, one.path))
+    for name in ("model.loss.center", "model.loss.patch_center"):
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_comparison_of_ranks_can_fail(ibot, two_ranks, lines):
+    """Half a batch has other centers, and another share of masked views."""
+    method = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, reduction="masked")
+    halves = ibot(**one_batch(method=method, batch_size=4, accumulate=2))
+    pairs = list(zip(lines(two_ranks / "masked"), lines(halves.path), strict=True))
+    assert any(abs(one["patch_loss"] / other["patch_loss"] - 1) > 1e-3 for one, other in pairs)
+
+
+def test_two_ranks_resume(two_ranks, weights, lines):
+    equal(weights(two_ranks / "resumed"), weights(two_ranks / "undisturbed"))
+    assert lines(two_ranks / "resumed") == lines(two_ranks / "undisturbed")
+
+
+def test_sharded_weights_learn_the_same(ibot, two_ranks, lines):
+    one = ibot(**one_batch(batch_size=8, epochs=1))
+    for actual, expected in zip(lines(two_ranks / "fsdp2"), lines(one.path), strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3)
