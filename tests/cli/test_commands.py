@@ -314,5 +314,7 @@ def test_recipes_lists_and_prints(dppmask):
     assert any(line.startswith("masks/dpp ") for line in out.splitlines())
     code, out, _ = dppmask("recipes masks/dpp")
     assert out.startswith("# masks/dpp.yaml — ")
-    assert "did you mean" in refused(dppmask, "recipes masks/dpq")
+    message = refused(dppmask, "recipes masks/dpq")
+    assert message.startswith("dppmask recipes: masks/dpq is neither")
+    assert "did you mean" in message
     assert "expected the name of one recipe" in refused(dppmask, "recipes a b")

@@ -395,6 +395,14 @@ def test_no_error_recommends_loading_unsafely(tmp_path, content):
     assert "weights_only" not in str(caught.value)
 
 
+def test_a_misspelt_path_names_the_nearest_beside_it(tmp_path):
+    write_run(tmp_path / "runs" / "photos", tiny_model())
+    with pytest.raises(UserError, match=r"runs/photoz does not exist; did you mean .*runs/photos\?"):
+        load_encoder(tmp_path / "runs" / "photoz")
+    with pytest.raises(UserError, match=r"rums/photos does not exist; nor does anything in .*rums"):
+        load_encoder(tmp_path / "rums" / "photos")
+
+
 def test_missing_things_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"neither a run, .*did you mean vit_small_patch16_224"):

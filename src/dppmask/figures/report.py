@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -192,6 +193,7 @@ def environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
     gpus = ", ".join(hardware.get("gpus") or ["no GPU"])
     facts = {
         "date": environment.get("date"),
+        "took": timedelta(seconds=environment["seconds"]) if "seconds" in environment else None,
         "command": f"`{environment['command']}`" if environment.get("command") else None,
         "commit": environment.get("commit") or "not in a checkout",
         "hardware": f"{hardware.get('cpu', 'unknown')}, {hardware.get('cpu_cores', '?')} cores; {gpus}",

@@ -95,6 +95,10 @@ def read_weights(source: str | Path, *, num_heads: int | None = None) -> Weights
         return _read_file(path, num_heads)
     if is_architecture(str(source).partition(".")[0]):
         return _read_published(str(source))
+    if path.parent != Path():  # timm's names hold no slash
+        beside = [str(other) for other in path.parent.glob("*")]
+        hint = nearest(str(source), beside) if beside else f"nor does anything in {path.parent}"
+        raise UserError(f"{source} does not exist; {hint}")
     raise UserError(
         f"{source} is neither a run, a folder with an encoder, a file, nor a timm name; "
         f"{nearest(str(source), timm.list_models('vit_*'))}"

@@ -20,7 +20,7 @@ CONFIG = "config.yaml"
 # Not part of what a run is: objects of the caller, and the wish to go on.
 UNSTORED = {"resume", "callbacks", "given"}
 
-# May change when a run goes on: they change speed or what is kept, never the weights.
+# May change when a run goes on: speed and what is kept. Another device, and compiled code, round otherwise.
 FREE = {
     "run",
     "num_workers",
