@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dppmask import __version__
-from dppmask.errors import UserError, nearest
+from dppmask.errors import DISK_FULL, UserError, nearest
 
 
 class Command(NamedTuple):
@@ -88,8 +88,11 @@ def _explain(error: Exception) -> str | None:
     """What the user can do about an error; None where it is a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}" if error.strerror and error.filename else None
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename:
+            return f"{error.strerror}: {error.filename}"
+        if error.errno in DISK_FULL:  # writing to an open file does not say to which
+            return f"the disk is full ({error.strerror}); free some space and try again"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("dppmask"):
         return f"this command needs the package {error.name}; pip install 'dppmask[train]' brings it"
     return None

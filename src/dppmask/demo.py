@@ -26,6 +26,7 @@ from dppmask.figures.reconstruction import compare, draw_comparison
 from dppmask.figures.statistics import draw_statistics, sweeps
 from dppmask.figures.style import save_figure
 from dppmask.figures.table import Cell, Column, Measured, Table
+from dppmask.files import write_json
 from dppmask.masks import DPPMask, MaskStrategy, RandomMask
 from dppmask.models.checkpoint import load_model
 from dppmask.models.mae import MAE
@@ -82,6 +83,7 @@ class Demo:
     def __init__(self, scale: Scale, out: Path) -> None:
         self.scale = scale
         self.out = out
+        self.started = time.monotonic()
         self.single = scale.data("single", scale.labelled, out / "cache")
         self.multi = scale.data("multi", scale.scenes, out / "cache")
         self.commands: dict[str, list[str]] = {"curves": [], "table": [], "sweeps": []}
@@ -150,9 +152,10 @@ class Demo:
             ),
             sweeps=sweeps(statistics["tables"]),
             curves=load_curves({NAMES[name]: self.folder(name) for name in STRATEGIES}),
-            environment=describe_environment(),
+            environment=describe_environment() | {"seconds": round(time.monotonic() - self.started)},
             commands=self.commands,
         )
+        write_json(self.out / "environment.json", results.environment)
         save_figure(draw_gallery(results.gallery), self.out / "gallery.png")
         save_figure(draw_comparison(results.comparison), self.out / "reconstructions.png")
         save_figure(draw_statistics(results.sweeps), self.out / "mask_statistics.png")
@@ -264,11 +267,11 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="full", help="how much of everything")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that is made")
     options = parser.parse_args()
-    start = time.monotonic()
     out: Path = options.out / options.scale
     out.mkdir(parents=True, exist_ok=True)
-    report = Demo(SCALES[options.scale], out).run()
-    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    demo = Demo(SCALES[options.scale], out)
+    report = demo.run()
+    minutes, seconds = divmod(round(time.monotonic() - demo.started), 60)
     print(f"Pictures: {out}/gallery.png, reconstructions.png, mask_statistics.png, curves.png")
     print(f"Report:   {report.resolve()}")
     print(f"Done in {minutes} min {seconds} s.")

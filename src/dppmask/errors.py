@@ -1,7 +1,10 @@
 """The exception that means "you asked for something that cannot be": one line, without a traceback."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, quota, file size limit
 
 
 class UserError(ValueError):
@@ -21,3 +24,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         return f"did you mean {lowered[close[0]]}?"
     more = f", … ({len(choices)} in all)" if len(choices) > 12 else ""
     return f"choose from {', '.join(choices[:12])}{more}"
+
+
+def short_reason(error: BaseException) -> str:
+    """The first sentence of an exception's first line, without advice: torch's is to load unsafely.
+
+    >>> short_reason(RuntimeError("Weights only load failed. Re-running with weights_only=False may help"))
+    'Weights only load failed'
+    """
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__

@@ -81,6 +81,7 @@ def test_result_goes_to_stdout(monkeypatch, capsys):
             "dppmask work: epochs must be at least 1, got 0",
         ),
         (PermissionError(13, "Permission denied", "/x"), 2, "dppmask work: Permission denied: /x"),
+        (OSError(28, "No space left on device"), 2, "dppmask work: the disk is full (No space left"),
         (
             ModuleNotFoundError("No module named 'timm'", name="timm"),
             2,

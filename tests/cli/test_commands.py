@@ -124,6 +124,16 @@ def test_exported_encoder_is_loaded_by_timm_alone(dppmask, run, tmp_path):
     assert (code, err) == (2, f"dppmask export: --out {folder} exists already; choose another folder\n")
 
 
+@pytest.mark.parametrize("size", [0, 10_000, 300])
+def test_a_full_disk_leaves_no_half_export(dppmask, run, tmp_path, full_disk, size):
+    folder = tmp_path / "encoder"
+    with full_disk(size):
+        message = refused(dppmask, f"export --run {run} --out {folder}")
+    assert "model.safetensors: the disk is full" in message
+    assert not folder.exists()
+    assert dppmask(f"export --run {run} --out {folder}")[0] == 0
+
+
 def refused(dppmask, line: str) -> str:
     """The one line that a wrong command line gets."""
     code, out, err = dppmask(line)
@@ -140,6 +150,16 @@ def refused(dppmask, line: str) -> str:
         ("--mask DPPMsk", ["--mask", "DPPMsk", "did you mean DPPMask?"]),
         ("--mask DPPMask --mask.purge_ratio 2.0", ["--mask", "purge_ratio must be in [0, 1]", "2.0"]),
         ("--mask DPPMask --mask.source teacher", ["DPPMask", "teacher", "MAE"]),
+        (
+            "--mask FeatureMask --mask.source pixels --mask.bandwidth 1",
+            ["--mask must name one of", "DPPMask"],
+        ),
+        ("--mask MaskStrategy", ["--mask must name one of", "DPPMask", "got dppmask.masks.MaskStrategy"]),
+        ("--mask Coarse --mask.strategy MaskStrategy", ["Coarse cannot be drawn", "must implement choose"]),
+        (
+            "--method MaskedImageModel",
+            ["--method must name one of", "MAE", "got dppmask.models.base.MaskedImageModel"],
+        ),
         ("--method MEA", ["--method", "MEA", "did you mean MAE?"]),
         ("--method.decoder_num_heads 3", ["num_heads", "3"]),
         (
@@ -153,6 +173,22 @@ def refused(dppmask, line: str) -> str:
         ("--mask_ratio -0.5", ["mask_ratio must be in (0, 1)", "got -0.5"]),
         ("--mask_ratio [0.9,0.5]", ["mask_ratio", "low <= high"]),
         ("--image_size 36", ["image_size", "multiple", "36"]),
+        ("--image_size 8", ["at least 2 patches", "got 1", "patch_size"]),
+        (
+            "--mask Coarse --mask.strategy DPPMask --mask.cell 3",
+            ["cell must divide the grid", "got cell 3 for 4 × 4"],
+        ),
+        ("--base_lr -1", ["base_lr must be at least 0", "got -1"]),
+        ("--weight_decay -1", ["weight_decay must be at least 0", "got -1"]),
+        ("--num_workers -1", ["num_workers must be at least 0", "got -1"]),
+        ("--method.decoder_num_heads 0", ["decoder_num_heads must be at least 1", "got 0"]),
+        ("--method.decoder_embed_dim 0", ["decoder_embed_dim must be at least 1", "got 0"]),
+        ("--method.decoder_depth -1", ["decoder_depth must be at least 1", "got -1"]),
+        ("--method.decoder_mlp_ratio -1", ["decoder_mlp_ratio must be positive", "got -1"]),
+        ('--backbone_args {"depth":0}', ["depth must be a whole number, at least 1", "got 0"]),
+        ('--backbone_args {"num_heads":0}', ["num_heads must be a whole number", "got 0"]),
+        ('--backbone_args {"mlp_ratio":-1}', ["mlp_ratio must be positive", "got -1"]),
+        ('--backbone_args {"drop_path_rate":2}', ["drop_path_rate must be in [0, 1)", "got 2"]),
         ("--batch_size 400", ["batch_size", "400", "8"]),
         ("--precision 8-bit", ["precision", "8-bit"]),
         ("--init_from {tmp}/nowhere.pth", ["nowhere.pth"]),
@@ -163,7 +199,9 @@ def refused(dppmask, line: str) -> str:
 def test_pretrain_refuses_in_one_line(dppmask, tmp_path, options, words):
     (tmp_path / "notes.txt").write_text("no image")
     run = tmp_path / "run"
-    message = refused(dppmask, f"pretrain {DATA} {TINY} {options.format(tmp=tmp_path)} --run {run}")
+    message = refused(
+        dppmask, f"pretrain {DATA} {TINY} {options.replace('{tmp}', str(tmp_path))} --run {run}"
+    )
     assert all(word in message for word in words), message
     assert not run.exists(), "nothing is left behind"
 
@@ -174,6 +212,17 @@ def test_a_run_that_is_not_there_cannot_be_resumed_by_name_alone(dppmask, tmp_pa
 
 def test_an_existing_run_is_not_overwritten(dppmask, run):
     assert "exists already" in refused(dppmask, f"pretrain {DATA} {TINY} --run {run}")
+
+
+@pytest.mark.parametrize("option", ["mask_ratio 0.75", "seed 0", "config mae_at_defaults"])
+def test_a_value_that_equals_the_default_is_no_less_given(dppmask, tmp_path, option):
+    """The run was started with others."""
+    run = tmp_path / "run"
+    assert dppmask(f"pretrain {DATA} {TINY} --mask_ratio 0.9 --seed 3 --run {run}")[0] == 0
+    (tmp_path / "mae_at_defaults").write_text("mask_ratio: 0.75\n")
+    line = f"pretrain --run {run} --resume --{option}".replace("mae_at", f"{tmp_path}/mae_at")
+    assert "cannot resume" in refused(dppmask, line)
+    assert dppmask(f"pretrain --run {run} --resume --mask_ratio 0.9")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -211,6 +260,13 @@ def test_a_truncated_checkpoint_is_named(dppmask, run, tmp_path, command):
             ["mask_ratio must be in (0, 1)", "1.5"],
         ),
         ("masks --mask RandomMask --out {tmp}/a.doc", ["a.doc"]),
+        (
+            "masks --mask Coarse --mask.strategy RandomMask --mask.cell 3 --run {run} --out {tmp}/a.png",
+            ["cell must divide the grid"],
+        ),
+        ("evaluate --protocol MaskStatistics --protocol.patch_size 0", ["patch_size must be at least 1"]),
+        ("evaluate --protocol MaskStatistics --protocol.image_size 0", ["image_size must be", "got 0"]),
+        ("evaluate --protocol MaskStatistics --protocol.bandwidth 0", ["bandwidth must be positive"]),
         ("masks --out {tmp}/a.png", ["required and not given: --mask"]),
         ("attention --out {tmp}/a.png", ["required and not given: --run"]),
         ("similarity --run {run} --places [[9,9]] --out {tmp}/a.png", ["places", "row 9, column 9"]),
@@ -237,11 +293,28 @@ def test_help_goes_to_stdout(command, capsys):
     assert out.startswith(f"usage: dppmask {command}")
 
 
+def test_no_error_suggests_what_cannot_be_chosen(dppmask, tmp_path):
+    message = refused(dppmask, f"pretrain {DATA} {TINY} --mask FeatureMsk --run {tmp_path / 'run'}")
+    assert "unknown FeatureMsk" in message
+    assert "FeatureMask" not in message
+
+
+def test_help_offers_what_can_be_chosen(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "one of: ImageFolder, Scenes)" in text
+    for name in ("MaskStrategy,", "FeatureMask", "ImageSource,", "ImageList", "MaskedImageModel,"):
+        assert name not in text
+
+
 def test_recipes_lists_and_prints(dppmask):
     code, out, _ = dppmask("recipes")
     assert code == 0
     assert any(line.startswith("masks/dpp ") for line in out.splitlines())
     code, out, _ = dppmask("recipes masks/dpp")
     assert out.startswith("# masks/dpp.yaml — ")
-    assert "did you mean" in refused(dppmask, "recipes masks/dpq")
+    message = refused(dppmask, "recipes masks/dpq")
+    assert message.startswith("dppmask recipes: masks/dpq is neither")
+    assert "did you mean" in message
     assert "expected the name of one recipe" in refused(dppmask, "recipes a b")

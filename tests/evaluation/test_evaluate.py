@@ -100,7 +100,7 @@ def test_options_out_of_range(options, message):
 
 
 def test_no_such_run(tmp_path):
-    with pytest.raises(UserError, match="neither a run"):
+    with pytest.raises(UserError, match="nowhere does not exist"):
         evaluate(tmp_path / "nowhere", KNN(), Coloured())
 
 

@@ -95,6 +95,11 @@ def test_the_foot_says_what_it_was_made_with():
 
 def test_an_environment_may_be_incomplete():
     assert environment_facts({})["commit"] == "not in a checkout"
+    assert "took" not in environment_facts({})
+
+
+def test_how_long_it_took_is_told():
+    assert environment_facts({"seconds": 754})["took"] == "0:12:34"
     assert parsed(page(environment=None)).find("body/footer") is not None
 
 

@@ -9,7 +9,7 @@ from dppmask.dpp import gaussian_kernel
 from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, num_masked_for, take
 from dppmask.masks.features import patch_pixels
 from dppmask.rng import fold_in
-from pasted_objects import PastedObjects, pasted_objects
+from pasted_photographs import PastedObjects, pasted_objects
 
 GRID = (14, 14)
 PURGE_RATIOS = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0]

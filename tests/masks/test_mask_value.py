@@ -55,6 +55,12 @@ def test_from_ids_keep_takes_any_order():
         Mask.from_ids_keep(torch.tensor([[3, 3]]), num_patches=4)
 
 
+@pytest.mark.parametrize(("ids", "got"), [([[0, 4]], "0…4"), ([[-1, 2]], "-1…2")])
+def test_from_ids_keep_refuses_indices_outside_the_grid(ids, got):
+    with pytest.raises(ValueError, match=rf"ids of visible patches must be in \[0, 3\], got {got}"):
+        Mask.from_ids_keep(torch.tensor(ids), num_patches=4)
+
+
 def test_from_bool_counts_and_refuses_other_types():
     ragged = Mask.from_bool(torch.tensor([[True, False], [False, False]]))
     assert ragged.num_masked is None

@@ -11,7 +11,7 @@ import yaml
 from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.masks.base import Mask
-from dppmask.models import weights
+from dppmask.models import checkpoint, weights
 from dppmask.models.build import build_model
 from dppmask.models.checkpoint import init_weights, load_encoder, load_model, load_official_mae, save_encoder
 from dppmask.models.encoder import Encoder
@@ -56,6 +56,31 @@ def assert_same_features(one, other):
     a, b = one.eval().encode(images), other.eval().encode(images)
     assert torch.equal(a.patches, b.patches)
     assert torch.equal(a.prefix, b.prefix)
+
+
+# ---- an export is the old one or the new one
+
+
+def test_an_export_that_fails_keeps_the_one_before(tmp_path, full_disk):
+    old, new = (tiny_model(seed).encoder for seed in (0, 1))
+    save_encoder(old, tmp_path)
+    with full_disk(5000), pytest.raises(UserError, match=r"model\.safetensors: the disk is full .*intact"):
+        save_encoder(new, tmp_path)
+    assert_same_features(load_encoder(tmp_path), old)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_the_config_of_an_export_comes_after_the_weights(tmp_path, monkeypatch):
+    """Who finds the config finds the weights too."""
+
+    def stop(path, value):
+        assert path.name == "config.json"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_encoder(tiny_model().encoder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 # ---- timm alone loads what is exported
@@ -359,6 +384,23 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*evil.pth"):
         load_encoder(tmp_path / "evil.pth")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0\x00\x10JFIF", b"no weights"], ids=["photo", "text"])
+def test_no_error_recommends_loading_unsafely(tmp_path, content):
+    path = tmp_path / "p00.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*p00.jpg, it is truncated or no file") as caught:
+        load_encoder(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_misspelt_path_names_the_nearest_beside_it(tmp_path):
+    write_run(tmp_path / "runs" / "photos", tiny_model())
+    with pytest.raises(UserError, match=r"runs/photoz does not exist; did you mean .*runs/photos\?"):
+        load_encoder(tmp_path / "runs" / "photoz")
+    with pytest.raises(UserError, match=r"rums/photos does not exist; nor does anything in .*rums"):
+        load_encoder(tmp_path / "rums" / "photos")
 
 
 def test_missing_things_are_named(tmp_path):

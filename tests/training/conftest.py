@@ -1,9 +1,7 @@
-"""A training small enough to be done dozens of times, and a disk that can be full."""
+"""A training small enough to be done dozens of times."""
 
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,19 +88,3 @@ def lines() -> Callable[[Path], list[dict[str, Any]]]:
         return [{k: v for k, v in line.items() if k != "images_per_second"} for line in parsed]
 
     return load
-
-
-@pytest.fixture
-def full_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """``with full_disk(n):`` no file can grow beyond n bytes; writing more fails as on a full disk."""
-
-    @contextmanager
-    def limited(size: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limited

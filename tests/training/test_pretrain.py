@@ -1,6 +1,8 @@
 """``pretrain`` from the outside: what it learns, what it leaves, what it refuses."""
 
 import logging
+import os
+import signal
 import warnings
 from contextlib import ExitStack
 from functools import partial
@@ -17,6 +19,8 @@ from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.masks import BlockMask, DPPMask, MaskContext, RandomMask
 from dppmask.models.base import MaskedImageModel, MIMOutput
+from dppmask.models.build import build_model
+from dppmask.models.checkpoint import init_weights, load_encoder, load_model
 from dppmask.models.mae import MAE
 from dppmask.training.run import pretrain
 
@@ -135,6 +139,20 @@ class Hungry(RandomMask):
     needs = frozenset({"teacher", "attention"})
 
 
+class Modest(RandomMask):
+    """Refuses to hide more than half, and counts the masks it drew."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_drawn = 0
+
+    def choose(self, features, noise, num_masked):
+        if num_masked > noise.shape[1] // 2:
+            raise ValueError(f"at most half may be hidden, got {num_masked}")
+        self.num_drawn += 1
+        return super().choose(features, noise, num_masked)
+
+
 class Poisoned(MAE):
     """Its loss, or only its gradient, is NaN at the given step."""
 
@@ -160,6 +178,10 @@ REFUSED = {
     "ratio 1": ({"mask_ratio": 1.0}, r"mask_ratio must be in \(0, 1\), got 1\.0"),
     "ratio -1": ({"mask_ratio": -1.0}, r"mask_ratio must be in \(0, 1\), got -1\.0"),
     "ratio interval": ({"mask_ratio": (0.8, 0.5)}, "low <= high"),
+    "ratio too high for a strategy": (
+        {"mask": Modest(), "mask_ratio": (0.3, 0.8)},
+        "mask Modest cannot be drawn: at most half may be hidden, got 13",
+    ),
     "probability": ({"mask_probability": 0.5}, "mask_probability must be 1 with method MAE.*got 0.5"),
     "needs": ({"mask": Hungry()}, "mask Hungry reads attention, teacher, which method MAE does not provide"),
     "ragged mask": (
@@ -192,6 +214,17 @@ def test_wrong_options_are_refused_in_one_line_and_leave_nothing(tiny, tmp_path,
         tiny(**change)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trying_the_masks_leaves_the_strategy_as_it_was(tiny):
+    counts = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, module):
+            counts.append(module.strategy.num_drawn)
+
+    tiny(epochs=1, mask=Modest(), mask_ratio=0.5, callbacks=[Look()])
+    assert counts == [0]
 
 
 def test_wandb_must_be_installed(tiny, monkeypatch):
@@ -253,6 +286,27 @@ def test_ema_is_what_is_exported(tiny, weights):
     ]
     assert torch.equal(exported, average[name])
     assert not torch.equal(exported, content["state_dict"][f"model.{name}"])
+
+
+def equal_weights(one, other):
+    state = other.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_who_reads_a_run_with_an_ema_gets_the_average(tiny, interrupt, finished):
+    stop = interrupt("on_train_batch_end", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run = tiny(ema=0.9, callbacks=[] if finished else [stop]).path
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    average = content["callbacks"]["Average"]["weights"]
+    whole = load_model(run)
+    assert all(torch.equal(value, average[name]) for name, value in whole.named_parameters())
+    assert equal_weights(load_encoder(run), whole.encoder)
+    started = build_model(yaml.safe_load((run / "config.yaml").read_text()))
+    init_weights(started, run)
+    assert equal_weights(started, whole)
+    raw = content["state_dict"]["model.encoder.backbone.blocks.0.mlp.fc1.weight"]
+    assert not torch.equal(raw, whole.encoder.backbone.blocks[0].mlp.fc1.weight)
 
 
 class Counting(MaskedImageModel):

@@ -1,5 +1,7 @@
 """Two processes talking over gloo against one with doubled accumulation."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,17 @@ def test_sharded_weights_learn_the_same(two_ranks, weights, lines):
     torch.testing.assert_close(sharded["state_dict"], undisturbed["state_dict"], rtol=1e-3, atol=1e-3)
     losses = [[line["loss"] for line in lines(two_ranks / name)] for name in ("stopped-fsdp2", "ddp")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_command_line_prints_one_result_for_all_ranks(tmp_path):
+    data = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 4"
+    model = "--backbone test_vit --image_size 32 --patch_size 8 --method.decoder_embed_dim 16"
+    decoder = "--method.decoder_depth 1 --method.decoder_num_heads 2"
+    length = "--batch_size 4 --epochs 1 --num_workers 0 --accelerator cpu --devices 2 --strategy ddp"
+    line = f"pretrain --run {tmp_path / 'run'} {data} {model} {decoder} {length}"
+    finished = subprocess.run(
+        [sys.executable, "-m", "dppmask", *line.split()], capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stdout) == (0, f"{tmp_path / 'run'}\n"), finished.stderr
+    log = (tmp_path / "run" / "log").read_text().splitlines()
+    assert all(line[:4].isdecimal() for line in log), log  # every line has its date

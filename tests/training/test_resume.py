@@ -86,6 +86,8 @@ def test_resume_needs_nothing_but_the_run(tiny, interrupt, weights):
         UserError, match=r"cannot resume .*run with mask_ratio=0\.6: it was started with 0\.5"
     ):
         pretrain(run=run, resume=True, mask_ratio=0.6)
+    with pytest.raises(UserError, match=r"cannot resume .*run with mask_ratio=0\.75"):
+        pretrain(run=run, resume=True, mask_ratio=0.75)  # the default, but not what it was started with
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny, weights, lines):

@@ -1,3 +1,4 @@
+import inspect
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.masks import Coarse, DPPMask
 from dppmask.models.mae import MAE
-from dppmask.training.settings import brief, check_same, completed, plain, stored
+from dppmask.training.settings import brief, check_same, completed, plain, stored, told_what_is_given
 
 
 def options(**changes):
@@ -31,11 +32,20 @@ def test_objects_classes_partial_calls_and_specs_that_mean_the_same_are_the_same
     assert plain(options(mask=spec)) == plain(options(mask=DPPMask(purge_ratio=0.1)))
 
 
-def test_options_at_their_defaults_are_completed():
-    defaults = {"seed": 0, "epochs": 400, "mask_ratio": 0.75}
+def test_options_that_are_not_given_are_completed():
     old = {"seed": 7, "epochs": 100}
-    given = {"seed": 0, "epochs": 50, "mask_ratio": 0.75}
-    assert completed(given, defaults, old) == {"seed": 7, "epochs": 50, "mask_ratio": 0.75}
+    config = {"seed": 0, "epochs": 50, "mask_ratio": 0.75}
+    assert completed(config, {"epochs"}, old) == {"seed": 7, "epochs": 50, "mask_ratio": 0.75}
+    assert completed(config, {"seed", "epochs"}, old) == config
+
+
+def test_a_function_knows_which_arguments_are_given_and_its_caller_sees_nothing_of_it():
+    @told_what_is_given
+    def work(*, epochs=3, seed=0, given=()):
+        return epochs, seed, given
+
+    assert work(epochs=3) == (3, 0, {"epochs"})
+    assert str(inspect.signature(work)) == "(*, epochs=3, seed=0)"
 
 
 def test_only_what_changes_the_weights_must_be_the_same():

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from threadpoolctl import threadpool_limits
 
+from dppmask.files import write_text
 from dppmask.training.environment import describe_environment, package_version
-from dppmask.training.files import write_text
 
 Row = dict[str, object]
 

@@ -22,7 +22,7 @@ from dppmask.evaluation.progress import reported
 from dppmask.evaluation.run import choose_device
 from dppmask.figures.style import save_figure
 from dppmask.figures.table import Table
-from dppmask.training.files import write_text
+from dppmask.files import write_text
 
 DEFAULT_BACKBONE = "vit_small_patch16_224"
 PACKAGES = ("timm", "transformers", "dppy", "numba", "triton")  # whose versions every row states

@@ -1,5 +1,6 @@
 """``dppmask export``: an encoder on its own."""
 
+import shutil
 from pathlib import Path
 
 from dppmask.commands.parser import call_with_options
@@ -28,5 +29,10 @@ def export(
     folder = Path(out)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"--out {out} exists already; choose another folder")
-    save_encoder(load_encoder(run, image_size=image_size, num_heads=num_heads), folder)
+    encoder = load_encoder(run, image_size=image_size, num_heads=num_heads)
+    try:
+        save_encoder(encoder, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half an export; there was nothing else in it
+        raise
     return folder

@@ -36,14 +36,18 @@ def one_line(message: str, *, options: Iterable[str], classes: Mapping[str, type
     if keys and keys[0] in classes and (line := _wrong_class(message, option, classes[keys[0]])):
         return line
     if keys and (line := _wrong_value(message, option)):
+        if len(keys) == 1 and keys[0] in classes:
+            return f"{must_name(option, classes[keys[0]])}, got {line.rpartition(', got ')[2]}"
         return line
     return " ".join(message.split())
 
 
 def class_names(base: type) -> dict[str, type]:
-    """Short name → class, for everything that derives from ``base``."""
+    """Short name → class, for all that derives from ``base`` and is neither abstract nor private."""
     derived: list[type] = base.__subclasses__()
-    found = {cls.__name__: cls for cls in derived if not inspect.isabstract(cls)}
+    found = {
+        cls.__name__: cls for cls in derived if not (inspect.isabstract(cls) or cls.__name__.startswith("_"))
+    }
     for cls in derived:
         found |= class_names(cls)
     return found
@@ -53,6 +57,12 @@ def shipped_names(base: type) -> list[str]:
     """Short names of the classes of this package that derive from ``base`` and have no heirs themselves."""
     shipped = {name: cls for name, cls in class_names(base).items() if cls.__module__.startswith("dppmask.")}
     return sorted(name for name, cls in shipped.items() if not shipped.keys() & class_names(cls).keys())
+
+
+def must_name(option: str, base: type) -> str:
+    """What may be given for an option that takes a class."""
+    choices = ", ".join(shipped_names(base))
+    return f"{option} must name one of {choices}, or the full path of your own {base.__name__}"
 
 
 def _unknown_option(message: str, option: str, options: Iterable[str]) -> str | None:
@@ -81,10 +91,9 @@ def _no_value(message: str, option: str, options: Iterable[str]) -> str | None:
 def _wrong_class(message: str, option: str, base: type) -> str | None:
     known = class_names(base)
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{option}: unknown {match[1]}; {nearest(match[1], known)}"
+        return f"{option}: unknown {match[1]}; {nearest(match[1], shipped_names(base))}"
     if re.search(r"Import path .*does not correspond to a subclass", message):
-        choices = ", ".join(shipped_names(base))
-        return f"{option} must name one of {choices}, or the full path of your own {base.__name__}"
+        return must_name(option, base)
     chosen = re.findall(r"Problem with given class_path '([^']+)'", message)
     if not chosen:
         return None

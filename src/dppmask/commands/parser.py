@@ -7,17 +7,19 @@ import inspect
 import itertools
 import os
 import pkgutil
+import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from dppmask import specs
-from dppmask.commands.messages import one_line
+from dppmask.commands.messages import must_name, one_line, shipped_names
 from dppmask.commands.recipes import find_recipe
 from dppmask.errors import UserError, nearest
 
@@ -89,8 +91,13 @@ class OptionParser:
         hints = typing.get_type_hints(function)
         self.switches = {name for name in self.names if hints.get(name) is bool}
         self.lists = {name for name in self.names if typing.get_origin(hints.get(name)) in (list, Sequence)}
+        shipped = {name for base in self.classes.values() for name in shipped_names(base)}
         self._parser = ArgumentParser(
-            prog=program, description=_summary(function), exit_on_error=False, allow_abbrev=False
+            prog=program,
+            description=_summary(function),
+            exit_on_error=False,
+            allow_abbrev=False,
+            formatter_class=_help_formatter(shipped),
         )
         self._parser.add_argument(
             "--config", action=ActionConfigFile, help="a YAML file or the name of a recipe; may be repeated"
@@ -102,7 +109,7 @@ class OptionParser:
         )
 
     def parse(self, arguments: list[str]) -> dict[str, Any]:
-        """The arguments that differ from the function's defaults.
+        """The arguments that are given, in a file or on the command line, also where they equal the defaults.
 
         Classes come as objects; those that the program must give an argument itself (a method its encoder) as
         their ``class_path`` and ``init_args``.
@@ -110,13 +117,16 @@ class OptionParser:
         Raises:
             UserError: If an option, a value or a file is wrong, or a constructor refuses its arguments.
         """
-        defaults = self._parser.get_defaults()
+        arranged = self._arrange(arguments)
         try:
-            parsed = self._parser.parse_args(self._arrange(arguments))
+            parsed = self._parser.parse_args(arranged)
         except argparse.ArgumentError as error:
             raise UserError(one_line(str(error), options=self.names, classes=self.classes)) from error
-        given = {name: parsed[name] for name in self.names if not _equal(parsed[name], defaults[name])}
-        return {name: _build(name, _plain(value)) for name, value in given.items()}
+        given = _names_in(arranged)
+        options = {name: _plain(parsed[name]) for name in self.names if name in given}
+        for name in self.classes.keys() & options.keys():
+            _check_choice(name, options[name], self.classes[name])
+        return {name: _build(name, value) for name, value in options.items()}
 
     def _add_class(self, name: str, default: Any) -> None:
         option, base = CLASS_OPTIONS[name], self.classes[name]
@@ -182,9 +192,43 @@ def call_with_options(program: str, function: Callable[..., T], arguments: list[
         return function(**options)
 
 
+def _help_formatter(shipped: Collection[str]) -> type[DefaultHelpFormatter]:
+    """jsonargparse's, which offers every class there is, made to offer these alone."""
+
+    class Formatter(DefaultHelpFormatter):
+        def _expand_help(self, action: argparse.Action) -> str:
+            text = super()._expand_help(action)
+            before, known, paths = text.partition(", known subclasses: ")
+            names = (path.rpartition(".")[2] for path in paths.rstrip(")").split(", "))
+            offered = ", ".join(sorted(name for name in names if name in shipped))
+            return f"{before}, one of: {offered})" if known else text
+
+    return Formatter
+
+
+def _names_in(arranged: Sequence[str]) -> set[str]:
+    """The options that arguments give, themselves or in their files."""
+    names: set[str] = set()
+    for argument, following in itertools.pairwise([*arranged, ""]):
+        if argument == "--config":
+            names |= yaml.safe_load(Path(following).read_text()).keys()
+        elif argument.startswith("--"):
+            names.add(re.split("[.+=]", argument.removeprefix("--"))[0])
+    return names
+
+
 def _summary(function: Callable[..., Any]) -> str:
     """What stands above the arguments in a docstring."""
     return (inspect.getdoc(function) or "").partition("\nArgs:")[0]
+
+
+def _check_choice(option: str, value: Any, base: type) -> None:
+    """Refuse what is there to be derived from: the base class, or an abstract one."""
+    for spec in value if isinstance(value, list) else [value]:
+        if spec is not None:
+            chosen = specs.locate(spec["class_path"])
+            if chosen is base or inspect.isabstract(chosen):
+                raise UserError(f"{must_name(f'--{option}', base)}, got {spec['class_path']}")
 
 
 def _build(option: str, value: Any) -> Any:
@@ -206,10 +250,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
-
-
-def _equal(value: Any, default: Any) -> bool:
-    """Whether an option is at its default, which may be a tuple where YAML has a list."""
-    return value == default or (
-        isinstance(default, tuple) and isinstance(value, list) and tuple(value) == default
-    )

@@ -7,10 +7,11 @@ from pathlib import Path
 from dppmask.commands.live import LivePictures
 from dppmask.commands.parser import OptionParser
 from dppmask.training.run import pretrain
+from dppmask.training.trainer import is_first_process
 
 
-def main(arguments: list[str]) -> str:
-    """Train; the run folder goes to stdout.
+def main(arguments: list[str]) -> str | None:
+    """Train; the run folder goes to stdout, once however many processes train.
 
     Raises:
         KeyboardInterrupt: If a signal stopped the training early.
@@ -22,4 +23,4 @@ def main(arguments: list[str]) -> str:
         raise KeyboardInterrupt(
             f"stopped early and saved; dppmask pretrain --run {result.path} --resume goes on"
         )
-    return str(result.path)
+    return str(result.path) if is_first_process() else None

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> str:
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         raise UserError(f"expected the name of one recipe or nothing, got {' '.join(arguments)!r}")
     if arguments:
-        return find_recipe(arguments[0]).read_text().rstrip()
+        return find_recipe(arguments[0], option="").read_text().rstrip()
     recipes = shipped_recipes()
     width = max(map(len, recipes)) + 2
     return "\n".join(f"{name:<{width}}{headline(path)}" for name, path in recipes.items())
@@ -27,8 +27,12 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
 
 
-def find_recipe(name: str) -> Path:
+def find_recipe(name: str, *, option: str = "--config ") -> Path:
     """The file that ``--config NAME`` means: a path, or a shipped recipe with or without its folder.
+
+    Args:
+        name: The name.
+        option: What stood before it, for error messages.
 
     Raises:
         UserError: If there is no such file or recipe, or two recipes share the name.
@@ -41,9 +45,9 @@ def find_recipe(name: str) -> Path:
     if len(found) == 1:
         return recipes[found[0]]
     if found:
-        raise UserError(f"--config {name} may mean {' or '.join(found)}; write the folder too")
+        raise UserError(f"{option}{name} may mean {' or '.join(found)}; write the folder too")
     known = [*recipes, *(full.rpartition("/")[2] for full in recipes)]
-    raise UserError(f"--config {name} is neither a file nor a shipped recipe; {nearest(name, known)}")
+    raise UserError(f"{option}{name} is neither a file nor a shipped recipe; {nearest(name, known)}")
 
 
 def headline(path: Path) -> str:

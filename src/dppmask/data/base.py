@@ -1,6 +1,6 @@
 """What a data source is: indexed samples with whatever is known about them, and named splits."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,17 +29,19 @@ class Sample:
     sample_id: int = 0
 
 
-class ImageSource(Dataset[Sample]):
+class ImageSource(Dataset[Sample], ABC):
     """Indexed images. The constructor only stores; ``split`` opens a part.
 
     Attributes:
         class_names: Names of the classes (single label) or labels (multi-label); None where images are
             unlabelled.
         multi_label: Whether samples carry ``labels`` instead of ``label``.
+        num_unreadable: How many images could not be read so far; others took their place.
     """
 
     class_names: list[str] | None = None
     multi_label: bool = False
+    num_unreadable: int = 0
 
     @abstractmethod
     def split(self, name: Split) -> "ImageSource":

@@ -44,7 +44,7 @@ class ImageFolder(ImageSource):
         if not 0.0 <= val_fraction < 1.0:
             raise UserError(f"val_fraction must be in [0, 1), got {val_fraction}")
 
-    def split(self, name: Split) -> "ImageList":
+    def split(self, name: Split) -> "_ImageList":
         """Look through the folder and open a part of it.
 
         Raises:
@@ -62,14 +62,14 @@ class ImageFolder(ImageSource):
         classes = _training_classes(names)
         if name == "val" and val_folder is not None:
             names = image_names(val_folder)
-            return ImageList(val_folder, names, _same_classes(names, classes, val_folder))
+            return _ImageList(val_folder, names, _same_classes(names, classes, val_folder))
         if name == "val" and self.val_fraction == 0:
             raise UserError(
                 f"{self.root} has no folder {', '.join(VAL_FOLDERS)} to test on; "
                 "hold images out with val_fraction 0.1"
             )
         held_out = hold_out(names, self.val_fraction)
-        return ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
+        return _ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
 
     @property
     def class_names(self) -> list[str] | None:  # type: ignore[override]
@@ -83,7 +83,7 @@ class ImageFolder(ImageSource):
         return self._train[index]
 
     @cached_property
-    def _train(self) -> "ImageList":
+    def _train(self) -> "_ImageList":
         return self.split("train")
 
     def _folders(self) -> tuple[Path, Path | None]:
@@ -97,7 +97,7 @@ class ImageFolder(ImageSource):
         return (train if train.is_dir() else root), (held_out[0] if held_out else None)
 
 
-class ImageList(ImageSource):
+class _ImageList(ImageSource):
     """Named image files in a folder.
 
     A file that cannot be read gives the next one that can; its name is logged once, and counted, by all
@@ -123,12 +123,12 @@ class ImageList(ImageSource):
         self._unreadable = torch.zeros(len(names), dtype=torch.bool).share_memory_()
         self[0]
 
-    def split(self, name: Split) -> "ImageList":
+    def split(self, name: Split) -> "_ImageList":
         """A part has no parts: always raises ``UserError``."""
         raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
 
     @property
-    def num_unreadable(self) -> int:
+    def num_unreadable(self) -> int:  # type: ignore[override]
         """How many files could not be read so far, in this process and its workers."""
         return int(self._unreadable.sum())
 
@@ -146,17 +146,20 @@ class ImageList(ImageSource):
             UserError: If none can be read.
         """
         start = range(len(self))[index]
+        reason: UnreadableImageError | None = None
         for position in (*range(start, len(self)), *range(start)):
             if not self._unreadable[position]:
                 try:
                     image = read_image(self.path(position))
                 except UnreadableImageError as error:
+                    reason = reason or error
                     self._report(position, error)
                 else:
                     label = None if self._labels is None else int(self._labels[position])
                     return Sample(image, label=label, sample_id=position)
         raise UserError(
-            f"none of the {len(self)} images in {self.folder} can be read; see the log for reasons"
+            f"none of the {len(self)} images in {self.folder} can be read "
+            f"({reason or 'the log names the reasons'})"
         )
 
     def _report(self, position: int, error: UnreadableImageError) -> None:

@@ -151,6 +151,7 @@ class TrainLoader:
         accumulate: int = 1,
         pin_memory: bool = False,
     ) -> None:
+        self.source = source
         self.sampler = SlotSampler(
             num_samples(source),
             batch_size=batch_size,

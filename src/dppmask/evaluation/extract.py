@@ -12,8 +12,8 @@ from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part, Precision
 from dppmask.evaluation.features import Features, Pooling, View, frozen_features, source_files
 from dppmask.evaluation.run import choose_device, open_subject
+from dppmask.files import replace_file
 from dppmask.models.encoder import Encoder
-from dppmask.training.files import replace_file
 
 SUFFIXES = (".npz", ".safetensors")
 

@@ -23,9 +23,9 @@ from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.progress import reported
+from dppmask.files import replace_file
 from dppmask.masks.base import Tokens
 from dppmask.models.encoder import Encoder
-from dppmask.training.files import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """What masks do to images before any training: objects lost, diversity, spread, overlap, cost."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,11 @@ class MaskStatistics(Protocol):
         if kernel_source is not None and kernel_source not in get_args(Source):
             sources = ", ".join(get_args(Source))
             raise UserError(f"kernel_source must be one of {sources}, got {kernel_source!r}")
-        if image_size % patch_size:
+        if not 0.0 < bandwidth < math.inf:
+            raise UserError(f"bandwidth must be positive and finite, got {bandwidth}")
+        if patch_size < 1:
+            raise UserError(f"patch_size must be at least 1, got {patch_size}")
+        if image_size < 1 or image_size % patch_size:
             raise UserError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}")
         self.masks = None if masks is None else tuple(masks)
         self.mask_ratio = mask_ratio

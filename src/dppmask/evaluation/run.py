@@ -12,10 +12,10 @@ from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Precision, Protocol, Subject
 from dppmask.evaluation.features import weights_hash
+from dppmask.files import append_line
 from dppmask.models.checkpoint import load_encoder
 from dppmask.models.encoder import Encoder
 from dppmask.training.environment import describe_environment
-from dppmask.training.files import append_line
 
 RESULTS = "results.jsonl"
 CACHE = "features"

@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from dppmask import __version__
 from dppmask.errors import UserError
 from dppmask.figures.style import figure_bytes
-from dppmask.training.files import write_text
+from dppmask.files import write_text
 
 
 class Block(Protocol):
@@ -192,6 +193,7 @@ def environment_facts(environment: Mapping[str, Any]) -> dict[str, str]:
     gpus = ", ".join(hardware.get("gpus") or ["no GPU"])
     facts = {
         "date": environment.get("date"),
+        "took": timedelta(seconds=environment["seconds"]) if "seconds" in environment else None,
         "command": f"`{environment['command']}`" if environment.get("command") else None,
         "commit": environment.get("commit") or "not in a checkout",
         "hardware": f"{hardware.get('cpu', 'unknown')}, {hardware.get('cpu_cores', '?')} cores; {gpus}",

@@ -10,7 +10,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 from dppmask.errors import UserError
-from dppmask.training.files import replace_file
+from dppmask.files import replace_file
 
 FORMATS = ("png", "pdf", "svg")
 WIDE = 7.0  # inches: the width of a page of text; half of it is a column

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dppmask.dpp.checks import can_look_at
+from dppmask.errors import UserError
 from dppmask.masks.context import MaskContext, Tokens
 from dppmask.masks.mask import Mask, ranks, take
 
@@ -34,18 +35,18 @@ def num_masked_for(mask_ratio: float, num_patches: int) -> int:
     The one place where this convention is decided.
 
     Raises:
-        ValueError: If the ratio is outside (0, 1) or there are fewer than two patches.
+        UserError: If the ratio is outside (0, 1) or there are fewer than two patches.
     """
     check_ratio(mask_ratio)
     if num_patches < 2:
-        raise ValueError(f"a mask needs at least 2 patches, got {num_patches}; use a smaller patch_size")
+        raise UserError(f"a mask needs at least 2 patches, got {num_patches}; use a smaller patch_size")
     return min(max(round(mask_ratio * num_patches), 1), num_patches - 1)
 
 
 def check_ratio(mask_ratio: float) -> None:
-    """Raise ``ValueError`` unless the ratio is in the open interval (0, 1)."""
+    """Raise ``UserError`` unless the ratio is in the open interval (0, 1)."""
     if not 0.0 < mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio must be in (0, 1), got {mask_ratio}; MAE uses 0.75")
+        raise UserError(f"mask_ratio must be in (0, 1), got {mask_ratio}; MAE uses 0.75")
 
 
 class MaskStrategy(nn.Module):

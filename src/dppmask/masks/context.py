@@ -37,7 +37,7 @@ class MaskContext:
             it detached.
         teacher: :class:`Tokens` of the EMA or frozen teacher on the unmasked images.
         sample_ids: int64 ``[B]``, the index of each image in its data set.
-        crops: float ``[B, 5]``: top, left, height, width (pixels of the stored image), flip (0 or 1).
+        crops: int64 ``[B, 5]``: top, left, height, width (pixels of the stored image), flip (0 or 1).
     """
 
     def __init__(

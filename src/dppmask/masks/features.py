@@ -1,18 +1,19 @@
 """Where a strategy that compares patches reads them from: tokens, pixels or a teacher."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from dppmask.dpp.checks import check_finite
 from dppmask.errors import nearest
-from dppmask.masks.base import MaskContext, MaskStrategy
+from dppmask.masks.base import Mask, MaskContext, MaskStrategy
 
 Source = Literal["tokens", "pixels", "teacher"]
 
 
-class FeatureMask(MaskStrategy):
+class FeatureMask(MaskStrategy, ABC):
     """What :class:`DPPMask` and :class:`KDPPMask` share: the patch features and the width of their kernel.
 
     Attributes:
@@ -35,6 +36,10 @@ class FeatureMask(MaskStrategy):
     def features(self, context: MaskContext) -> Tensor:
         """See :func:`read_features`."""
         return read_features(context, self.source)
+
+    @abstractmethod
+    def choose(self, features: Tensor, noise: Tensor, num_masked: int | Tensor) -> Mask:
+        """The mask from features ``[B, N, D]``, noise ``[B, N]`` and one count or int64 ``[B]``."""
 
 
 def read_features(context: MaskContext, source: Source) -> Tensor:

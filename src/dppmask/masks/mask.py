@@ -82,9 +82,12 @@ class Mask:
             fields: ``target``, ``scores``, ``soft`` of the mask.
 
         Raises:
-            ValueError: If an index repeats within a row (looked at on the CPU only, as in
-                :func:`check_counts`).
+            ValueError: If an index is outside [0, N - 1] or repeats within a row (looked at on the CPU only,
+                as in :func:`check_counts`).
         """
+        if can_look_at(ids) and ((ids < 0) | (ids >= num_patches)).any():
+            low, high = (int(value) for value in ids.aminmax())
+            raise ValueError(f"ids of visible patches must be in [0, {num_patches - 1}], got {low}…{high}")
         masked = ids.new_ones(ids.shape[0], num_patches, dtype=torch.bool).scatter(1, ids, False)
         num_masked = num_patches - ids.shape[1]
         if can_look_at(masked) and (masked.sum(1) != num_masked).any():

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from dppmask.errors import UserError
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy, Tokens
 
 Grid = tuple[int, int]
@@ -78,13 +79,14 @@ def cell_grid(grid: Grid | None, cell: int) -> Grid:
     """The grid of cells of ``cell × cell`` patches.
 
     Raises:
-        ValueError: If the grid is unknown or no multiple of the cell.
+        ValueError: If the grid is unknown.
+        UserError: If it is no multiple of the cell.
     """
     if grid is None:
         raise ValueError("Coarse needs the grid of patches; pass grid=(rows, columns) to the context")
     rows, columns = grid
     if rows % cell or columns % cell:
-        raise ValueError(f"cell must divide the grid, got cell {cell} for {rows} × {columns} patches")
+        raise UserError(f"cell must divide the grid, got cell {cell} for {rows} × {columns} patches")
     return rows // cell, columns // cell
 
 

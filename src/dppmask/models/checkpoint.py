@@ -1,6 +1,5 @@
 """Whole methods, first weights and exports: official MAE files, runs, folders that timm alone loads."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import safetensors.torch
 import timm
 
 from dppmask.errors import UserError, nearest
+from dppmask.files import replace_file, write_json
 from dppmask.models import official
 from dppmask.models.base import MaskedImageModel
 from dppmask.models.build import build_model
@@ -55,6 +55,8 @@ def load_official_mae(
 
 def load_model(run: str | Path) -> MaskedImageModel:
     """The whole method of a run: architecture from ``config.yaml``, weights from ``checkpoints/last.ckpt``.
+
+    Of a run with an EMA these are the averaged weights, as everywhere that a run is read.
 
     Raises:
         UserError: If either file is missing or unreadable, or they do not belong together.
@@ -104,11 +106,14 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` is the same network in one line: its
     ``forward_features`` returns what :meth:`Encoder.encode` does, the prefix tokens first.
+
+    Raises:
+        UserError: If the disk is full; what the folder held before is intact.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with replace_file(folder / "model.safetensors") as handle:
+        handle.write(safetensors.torch.save(state, metadata={"format": "pt"}))
     config = {
         "architecture": encoder.backbone_name,
         "num_classes": 0,
@@ -128,4 +133,4 @@ def save_encoder(encoder: Encoder, folder: str | Path) -> None:
         },
         "dppmask": encoder.arguments(),
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)  # last: who finds it finds the weights too

@@ -1,5 +1,6 @@
 """The light decoder of MAE: visible tokens and mask tokens in, a prediction for every patch out."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ class Decoder(nn.Module):
         mlp_ratio: Hidden width of the perceptrons over ``embed_dim``.
 
     Raises:
-        UserError: If ``embed_dim`` is not a multiple of 4 and of ``num_heads``.
+        UserError: If a number is out of range, or ``embed_dim`` is not a multiple of 4 and of ``num_heads``.
     """
 
     def __init__(
@@ -43,6 +44,13 @@ class Decoder(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        for name, value in {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}.items():
+            if value < 1:
+                raise UserError(
+                    f"decoder_{name} must be at least 1, got {value}; MAE uses 512, 8 and 16 heads"
+                )
+        if not 1 <= embed_dim * mlp_ratio < math.inf:
+            raise UserError(f"decoder_mlp_ratio must be positive and finite, got {mlp_ratio}; MAE uses 4.0")
         if embed_dim % 4 or embed_dim % num_heads:
             raise UserError(
                 f"decoder_embed_dim must be a multiple of 4 and of decoder_num_heads {num_heads}, "

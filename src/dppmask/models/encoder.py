@@ -3,6 +3,7 @@
 The only file that knows timm's internals.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -257,13 +258,14 @@ class Encoder(nn.Module):
         _check_name(self.backbone_name)
         for name in self.backbone_args.keys() & _RESERVED.keys():
             raise UserError(f"backbone_args must not contain {name}: {_RESERVED[name]}")
+        _check_numbers(self.backbone_args)
         try:
             backbone = timm.create_model(
                 self.backbone_name,
                 pretrained=False,
                 **self.timm_arguments(),
             )
-        except (TypeError, AssertionError) as error:
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise UserError(f"backbone_args do not fit {self.backbone_name}: {error}") from None
         if type(backbone) is not VisionTransformer or type(backbone.patch_embed) is not PatchEmbed:
             raise UserError(_unsuitable(self.backbone_name))
@@ -338,6 +340,18 @@ def _check_name(name: str) -> None:
         )
     if not _is_suitable(name):
         raise UserError(_unsuitable(name))
+
+
+def _check_numbers(backbone_args: Mapping[str, Any]) -> None:
+    """Raise UserError for numbers with which timm fails late, obscurely, or not at all."""
+    for name, value in backbone_args.items():
+        if name in ("depth", "embed_dim", "num_heads") and not (isinstance(value, int) and value >= 1):
+            raise UserError(f"backbone_args: {name} must be a whole number, at least 1, got {value!r}")
+        is_number = isinstance(value, int | float)
+        if name == "mlp_ratio" and not (is_number and 0 < value < math.inf):
+            raise UserError(f"backbone_args: mlp_ratio must be positive and finite, got {value!r}")
+        if name.endswith("_rate") and not (is_number and 0 <= value < 1):
+            raise UserError(f"backbone_args: {name} must be in [0, 1), got {value!r}")
 
 
 def _is_suitable(architecture: str) -> bool:

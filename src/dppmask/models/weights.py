@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from dppmask.errors import UserError, nearest
+from dppmask.errors import UserError, nearest, short_reason
 from dppmask.models import official
 from dppmask.models.build import encoder_arguments, exported_part
 from dppmask.models.encoder import Encoder
@@ -28,6 +28,8 @@ from dppmask.rng import seeded
 _logger = logging.getLogger(__name__)
 
 _TABLE = "encoder.backbone.pos_embed"
+
+AVERAGE = "Average"  # under which name a checkpoint keeps the averaged weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,10 @@ def read_weights(source: str | Path, *, num_heads: int | None = None) -> Weights
         return _read_file(path, num_heads)
     if is_architecture(str(source).partition(".")[0]):
         return _read_published(str(source))
+    if path.parent != Path():  # timm's names hold no slash
+        beside = [str(other) for other in path.parent.glob("*")]
+        hint = nearest(str(source), beside) if beside else f"nor does anything in {path.parent}"
+        raise UserError(f"{source} does not exist; {hint}")
     raise UserError(
         f"{source} is neither a run, a folder with an encoder, a file, nor a timm name; "
         f"{nearest(str(source), timm.list_models('vit_*'))}"
@@ -116,8 +122,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except Exception as error:  # a damaged file fails in as many ways as zip, pickle and storages have
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read {path}, it is truncated or no file of weights ({reason})") from None
+        raise UserError(
+            f"cannot read {path}, it is truncated or no file of weights ({short_reason(error)})"
+        ) from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not tensors by name")
     return dict(content)
@@ -183,16 +190,17 @@ def run_config(run: Path) -> dict[str, Any]:
 
 
 def run_state(run: Path) -> dict[str, Tensor]:
-    """The tensors of a run's method, by name, from its last checkpoint.
+    """The tensors of a run's method, by name, from its last checkpoint; averaged where an average was kept.
 
     Raises:
         UserError: If there is none, or it cannot be read.
     """
     path = run / "checkpoints" / "last.ckpt"
-    state = below(read_tensors(path).get("state_dict", {}), "model")
+    content = read_tensors(path)
+    state = below(content.get("state_dict", {}), "model")
     if not state:
         raise UserError(f"{path} holds no method: no tensor is named model.…")
-    return state
+    return state | content.get("callbacks", {}).get(AVERAGE, {}).get("weights", {})
 
 
 def _parse(path: Path, parse: Any) -> dict[str, Any]:

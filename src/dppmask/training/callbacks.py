@@ -1,6 +1,7 @@
 """What happens beside the step: numbers on disk, progress on the screen, averaged weights."""
 
 import json
+import logging
 import sys
 import time
 from datetime import timedelta
@@ -12,7 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from dppmask.errors import UserError
-from dppmask.training.files import append_line, write_text
+from dppmask.files import append_line, write_text
+from dppmask.models.weights import AVERAGE
+
+log = logging.getLogger(__name__)
 
 
 class JsonMetrics(Callback):
@@ -163,6 +167,19 @@ class Progress(Callback):
             print(text, file=self.stream, flush=True)
 
 
+class UnreadableImages(Callback):
+    """When the training ends or stops, says how many images this process could not read."""
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        data: Any = trainer.train_dataloader
+        if not (count := data.source.num_unreadable):
+            return
+        log.warning("images that could not be read: %d of %d", count, len(data.source))
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "log"
+            print(f"images that could not be read: {count}; {path} names them", file=sys.stderr, flush=True)
+
+
 class Average(Callback):
     """An exponential moving average of the method's parameters, updated once per optimiser step.
 
@@ -178,6 +195,11 @@ class Average(Callback):
             raise UserError(f"ema must be in (0, 1), got {decay}; 0.9999 is common")
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Where who loads the weights of a run looks for them."""
+        return AVERAGE
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": self.weights}

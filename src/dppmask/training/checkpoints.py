@@ -11,8 +11,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, Trainer
 
-from dppmask.errors import UserError
-from dppmask.training.files import replace_file
+from dppmask.errors import UserError, short_reason
+from dppmask.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
-            f"checkpoint {path} is damaged or cut short ({reason}); "
+            f"checkpoint {path} is damaged or cut short ({short_reason(error)}); "
             f"put a kept one in its place, {_kept(path)}"
         ) from None
 

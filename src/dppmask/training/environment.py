@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dppmask.training.files import write_json
+from dppmask.files import write_json
 
 PACKAGES = ("dppmask", "torch", "torchvision", "timm", "lightning", "numpy")
 

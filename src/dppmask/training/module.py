@@ -1,6 +1,7 @@
 """The step: images → context → mask → model → loss, every random number a function of what is counted."""
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy
+from dppmask.errors import UserError
+from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy, num_masked_for
 from dppmask.models.base import MaskedImageModel
 from dppmask.rng import fold_in, seeded
 from dppmask.training.optim import adamw, clip_each_gradient, set_rates
@@ -109,6 +111,28 @@ class Pretraining(LightningModule):
             count = self.ratio.draw_per_image(context.batch_size, context.num_patches, generator=generator)
             count = count.to(context.device)
         return self.strategy(context, count, generator=fold_in(self.seed, step, slot))
+
+    def try_masks(self) -> None:
+        """Draw masks for one image, with the lowest and the highest ratio: what does not fit shows here.
+
+        Nothing that is trained or counted changes, and no random number of the training is used.
+
+        Raises:
+            UserError: If the strategy refuses the grid, the images or the number of patches.
+        """
+        batch: Any = next(iter(self._loader(batch_size=1, accumulate=1, num_workers=0)))
+        strategy = deepcopy(self.strategy)  # some count what they do
+        try:
+            with seeded(self.seed), torch.no_grad():
+                context = self.model.context(batch.images)
+                context.sample_ids, context.crops = batch.sample_ids, batch.crops
+                for mask_ratio in (self.ratio.low, self.ratio.high):
+                    num_masked = num_masked_for(mask_ratio, context.num_patches)
+                    strategy(context, num_masked, generator=fold_in(self.seed))
+        except UserError:
+            raise
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"mask {type(strategy).__name__} cannot be drawn: {error}") from None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         schedule = self.schedule

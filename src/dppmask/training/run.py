@@ -1,8 +1,7 @@
 """``pretrain``: from a source of images to a run folder with a pre-trained encoder."""
 
-import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from dppmask.data.module import TrainLoader, Transform
 from dppmask.data.multi_crop import MultiCropTransform
 from dppmask.data.transforms import train_transform
 from dppmask.errors import UserError
+from dppmask.files import remove_unfinished, write_yaml
 from dppmask.masks.base import MaskRatio, MaskStrategy
 from dppmask.masks.uniform import RandomMask
 from dppmask.models.base import MaskedImageModel
@@ -28,14 +28,20 @@ from dppmask.models.mae import MAE
 from dppmask.rng import seeded
 from dppmask.specs import build
 from dppmask.training import settings
-from dppmask.training.callbacks import Average, JsonMetrics, Progress, read_metrics
+from dppmask.training.callbacks import Average, JsonMetrics, Progress, UnreadableImages, read_metrics
 from dppmask.training.checkpoints import SaveCheckpoints, newest
 from dppmask.training.environment import record_environment
-from dppmask.training.files import remove_unfinished, write_yaml
 from dppmask.training.module import Pretraining
 from dppmask.training.schedule import Schedule, scaled_learning_rate
 from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
-from dppmask.training.trainer import build_trainer, determinism_kept, is_first_process, quiet
+from dppmask.training.trainer import (
+    Withheld,
+    build_trainer,
+    determinism_kept,
+    is_first_process,
+    log_file,
+    quiet,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +64,7 @@ class RunResult:
     finished: bool
 
 
+@settings.told_what_is_given
 def pretrain(
     *,
     run: str | Path,
@@ -99,6 +106,7 @@ def pretrain(
     init_from: str | Path | None = None,
     loggers: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
+    given: Collection[str] = (),
 ) -> RunResult:
     """Pre-train an encoder by masked image modelling.
 
@@ -141,10 +149,11 @@ def pretrain(
         save_every: Epochs between two kept checkpoints; 0 keeps none.
         save_last_every: Optimiser steps between two versions of ``last.ckpt``.
         log_every: Optimiser steps between two lines of ``metrics.jsonl``.
-        resume: Go on with this run where it was interrupted. Without ``data`` every option is the stored one.
+        resume: Go on with this run where it was interrupted. Options that are not given are the stored ones.
         init_from: Weights to start from: a timm name or file, an official MAE checkpoint, another run.
         loggers: "tensorboard", "wandb"; ``metrics.jsonl`` is always written.
         callbacks: Further Lightning callbacks.
+        given: Filled in by the decorator: names of the arguments of this call.
 
     Raises:
         UserError: If an option is wrong, the run exists already or cannot go on, the disk is full, or the
@@ -154,7 +163,7 @@ def pretrain(
     run, resume = Path(run), resume or requeued()
     if not resume:
         _refuse_existing(run)
-    config = _config(run, options, resume=resume)
+    config = _config(run, options, given, resume=resume)
     with determinism_kept():
         finished = _train(run, config, callbacks, checkpoint=newest(run / CHECKPOINTS) if resume else None)
     lines = read_metrics(run / METRICS)
@@ -167,10 +176,12 @@ def _train(
     """Fit and, at the end of the training, export the encoder; whether the end was reached."""
     stop = StopOnSignal()
     average = Average(config["ema"]) if config["ema"] is not None else None
-    with quiet():  # nothing is written before every option is known to be right
+    early = Withheld()
+    with quiet(early):  # nothing is written before every option is known to be right
         trainer = build_trainer(config, run, _callbacks(run, config, average, callbacks, stop))
         module = _module(config, trainer, fresh=checkpoint is None)
-    with _run_folder(run, config), stop.listening():
+        module.try_masks()
+    with _run_folder(run, config, early.records), stop.listening():
         with suppress(SIGTERMException):  # Lightning's, if told to stop before the first step
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finished = trainer.global_step >= module.schedule.total_steps
@@ -187,15 +198,13 @@ def _refuse_existing(run: Path) -> None:
         raise UserError(f"run {run} exists already; go on with it by resume, or choose another name")
 
 
-def _config(run: Path, options: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+def _config(run: Path, options: Mapping[str, Any], given: Collection[str], *, resume: bool) -> dict[str, Any]:
     """The options as plain data; when a run goes on, completed from what it stored and compared with it."""
     config = settings.plain(_with_defaults(options))
     old = settings.stored(run) if resume else None
     if old is not None:
-        if config["data"] is None:
-            parameters = inspect.signature(pretrain).parameters.values()
-            defaults = settings.plain(_with_defaults({p.name: p.default for p in parameters} | {"run": run}))
-            config = settings.completed(config, defaults, old)
+        nothing_said = {"data"} if config["data"] is None else set()
+        config = settings.completed(config, set(given) - nothing_said, old)
         settings.check_same(old, config, run)
     if config["data"] is None:
         raise UserError(f"data must be given: {run} has no {settings.CONFIG} to take it from")
@@ -220,7 +229,13 @@ def _callbacks(
 ) -> list[Callback]:
     """In the order in which they act at the end of a step: numbers first, the checkpoint after all state."""
     metrics = JsonMetrics(run / METRICS, every_steps=config["log_every"])
-    own = [StopOnNonFinite(run), *([average] if average else []), metrics, Progress(metrics)]
+    own = [
+        StopOnNonFinite(run),
+        *([average] if average else []),
+        metrics,
+        Progress(metrics),
+        UnreadableImages(),
+    ]
     save = SaveCheckpoints(
         run / CHECKPOINTS, every_steps=config["save_last_every"], every_epochs=config["save_every"]
     )
@@ -330,8 +345,9 @@ def _schedule(config: Mapping[str, Any], num_images: int, world_size: int) -> Sc
 
 
 @contextmanager
-def _run_folder(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Open the folder, write what the run is made of, and keep its log."""
+def _run_folder(run: Path, config: Mapping[str, Any], early: Sequence[logging.LogRecord]) -> Iterator[None]:
+    """Open the folder, write what the run is made of, and keep its log, which begins with ``early``."""
+    handler = log_file(run)
     if is_first_process():
         (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         for folder in (run, run / CHECKPOINTS):
@@ -339,7 +355,9 @@ def _run_folder(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
         if settings.stored(run) is None:
             write_yaml(run / settings.CONFIG, config)
         record_environment(run / "environment.json")
-    with quiet(run):
+        for record in early:  # the other processes have the same to say
+            handler.handle(record)
+    with quiet(handler):
         try:
             yield
         except UserError as error:

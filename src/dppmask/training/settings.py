@@ -1,21 +1,26 @@
 """The arguments of a run as plain data: written to ``config.yaml``, and compared when a run goes on."""
 
-from collections.abc import Mapping
-from functools import partial
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import yaml
 
 from dppmask.errors import UserError
 from dppmask.specs import build, describe, locate
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 CONFIG = "config.yaml"
 
 # Not part of what a run is: objects of the caller, and the wish to go on.
-UNSTORED = {"resume", "callbacks"}
+UNSTORED = {"resume", "callbacks", "given"}
 
-# May change when a run goes on: they change speed or what is kept, never the weights.
+# May change when a run goes on: speed and what is kept. Another device, and compiled code, round otherwise.
 FREE = {
     "run",
     "num_workers",
@@ -66,13 +71,25 @@ def stored(run: Path) -> dict[str, Any] | None:
     return options
 
 
-def completed(
-    config: Mapping[str, Any], defaults: Mapping[str, Any], old: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Every option that was left at its default, as the run was started with; all in plain form."""
-    return {
-        name: old.get(name, value) if value == defaults[name] else value for name, value in config.items()
-    }
+def told_what_is_given(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function know the names of its call's arguments, in ``given``, which no caller sees.
+
+    An argument that is given and one that is left out may have the same value, and yet not mean the same.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **{**kwargs, "given": frozenset(kwargs)})  # type: ignore[arg-type]
+
+    signature = inspect.signature(function)
+    visible = [parameter for parameter in signature.parameters.values() if parameter.name != "given"]
+    call.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
+    return call
+
+
+def completed(config: Mapping[str, Any], given: Collection[str], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option that is not given, as the run was started with; all in plain form."""
+    return {name: value if name in given else old.get(name, value) for name, value in config.items()}
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -92,14 +109,13 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     ):
         if config[name] < 1:
             raise UserError(f"{name} must be at least 1, got {config[name]}")
-    if config["save_every"] < 0:
-        raise UserError(f"save_every must be at least 0 (keep none), got {config['save_every']}")
+    for name in ("save_every", "num_workers", "base_lr", "min_lr", "weight_decay"):
+        if not 0 <= config[name] < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, got {config[name]}")
     _check_optimiser(config)
 
 
 def _check_optimiser(config: Mapping[str, Any]) -> None:
-    if config["min_lr"] < 0:
-        raise UserError(f"min_lr must be at least 0, got {config['min_lr']}")
     if len(config["betas"]) != 2 or not all(0 <= beta < 1 for beta in config["betas"]):
         raise UserError(f"betas must be two numbers in [0, 1), got {config['betas']}; MAE uses [0.9, 0.95]")
     if config["clip_grad"] is not None and config["clip_grad"] <= 0:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dppmask.errors import UserError
-from dppmask.training.files import replace_file
+from dppmask.files import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -121,13 +121,39 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+class Withheld(logging.Handler):
+    """Keeps warnings for which there is no place yet."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+class OneLine(logging.Formatter):
+    """One line a message, also for Lightning's banners."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """Time, level, and the words of the message."""
+        record.message = " ".join(record.message.split()).strip("- ")
+        return super().formatMessage(record)
+
+
+def log_file(run: Path) -> logging.FileHandler:
+    """``run/log`` for the first process; the warnings of every other go to a file of their own beside it."""
+    rank = getattr(rank_zero_only, "rank", 0)
+    handler = logging.FileHandler(run / (f"log-rank-{rank}" if rank else "log"), delay=True)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.WARNING if rank else logging.INFO)
+    return handler
+
+
 @contextmanager
-def quiet(run: Path | None = None) -> Iterator[None]:
-    """Send the messages of this package and of Lightning to ``run/log``; drop the remarks in ``SILENCED``."""
-    handler: logging.Handler = logging.NullHandler()
-    if run is not None and is_first_process():
-        handler = logging.FileHandler(run / "log", delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+def quiet(handler: logging.Handler) -> Iterator[None]:
+    """Give the messages of this package and of Lightning to ``handler``; drop the remarks in ``SILENCED``."""
     names = ("dppmask", "lightning", "lightning.pytorch", "lightning.fabric")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]

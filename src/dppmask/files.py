@@ -1,6 +1,5 @@
 """Files that are either the old one or the new one, whatever happens in between."""
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -10,10 +9,9 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from dppmask.errors import UserError
+from dppmask.errors import DISK_FULL, UserError
 
 TEMPORARY = ".writing-"  # start of the name of every unfinished file
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -90,13 +88,13 @@ def _disk_full_named(path: Path) -> Iterator[None]:
             raise
         kept = "the previous file is intact" if path.exists() else "nothing was written"
         raise UserError(
-            f"cannot write {path}: the disk is full ({kept}); free some space and resume"
+            f"cannot write {path}: the disk is full ({kept}); free some space and try again"
         ) from None
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

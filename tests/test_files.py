@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from dppmask.errors import UserError
-from dppmask.training.files import (
+from dppmask.files import (
     append_line,
     remove_unfinished,
     replace_file,
