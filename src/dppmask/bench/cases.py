@@ -9,6 +9,7 @@ import numpy as np
 from dppmask.bench import arithmetic, rivals
 from dppmask.bench.arithmetic import Shape, Work
 from dppmask.bench.inputs import MASKS, OURS, STRATEGIES, Batch, draw_masks
+from dppmask.dpp.sampling import Method
 from dppmask.dpp import gaussian_kernel, greedy_map, greedy_map_gaussian, sample_kdpp
 from dppmask.rng import fold_in
 
@@ -61,8 +62,13 @@ def _from_features(batch: Batch) -> Callable[[], object]:
     return partial(greedy_map_gaussian, batch.features, batch.shape.num_keep)
 
 
-def _exact(batch: Batch) -> Callable[[], object]:
-    return partial(sample_kdpp, batch.kernel, batch.shape.num_keep, generator=fold_in(1))
+def _exact(method: Method) -> Prepare:
+    def prepare(batch: Batch) -> Callable[[], object]:
+        return partial(
+            sample_kdpp, batch.kernel, batch.shape.num_keep, generator=fold_in(1), method=method
+        )
+
+    return prepare
 
 
 def _numpy_kernel(batch: Batch) -> Callable[[], object]:
@@ -97,7 +103,9 @@ CASES = (
     Case(GREEDY, "NumPy loop", "float64", _numpy_greedy),
     Case(FROM_FEATURES, OURS, "float32", _from_features, arithmetic.greedy_from_features),
     Case(FROM_FEATURES, "NumPy loop", "float64", _numpy_from_features),
-    Case(EXACT, OURS, "float64", _exact, arithmetic.exact_spectral),
+    Case(EXACT, OURS, "float64", _exact("auto")),
+    Case(EXACT, f"{OURS} spectral", "float64", _exact("spectral"), arithmetic.exact_spectral),
+    Case(EXACT, f"{OURS} rejection", "float64", _exact("rejection"), arithmetic.exact_rejection),
     Case(EXACT, "DPPy", "float64", _dppy, package="dppy"),
     Case(MASKS["random"], OURS, "float32", _mask("random")),
     Case(MASKS["greedy"], OURS, "float32", _mask("greedy")),
