@@ -15,6 +15,7 @@ from kernel_cases import (
 from scipy import stats
 
 from dppmask.dpp import gaussian_kernel, kdpp_from_noise, rejection, sample_dpp, sample_kdpp, spectral
+from dppmask.dpp.backends import ops
 from dppmask.dpp.scaling import scale_to_size
 from dppmask.dpp.uniforms import digest
 from dppmask.masks.features import patch_pixels
@@ -26,13 +27,11 @@ METHODS = pytest.mark.parametrize("method", ["spectral", "rejection"])
 
 
 @pytest.fixture(params=["numba", "torch"])
-def backend(request, monkeypatch):
-    """The sequential draws with the compiled backend, and as if numba were not installed."""
+def backend(request, use_backend):
+    """The sequential draws of either CPU backend."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    else:
-        monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
-    return request.param
+    use_backend(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +193,11 @@ def test_rounds_change_no_sample(photographs, backend, monkeypatch):
     assert expected[1].all()
 
 
-def test_backends_draw_the_same(photographs, monkeypatch):
+def test_backends_draw_the_same(photographs, use_backend):
     pytest.importorskip("numba")
     L = photographs[:, ::2, ::2].contiguous()
     compiled = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
-    monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
+    use_backend("torch")
     plain = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
     assert torch.equal(plain[0], compiled[0])
     assert torch.equal(plain[1], compiled[1])
@@ -229,17 +228,17 @@ def test_flat_images_beside_others(photographs, method):
         sample_kdpp(L, 30, method=method)
 
 
-def test_what_auto_chooses(monkeypatch):
+def test_what_auto_chooses(use_backend):
     L = patch_kernel(2, num_patches=30)
     noise = torch.rand(2, 30, generator=fold_in(13))
 
     def same(method, k):
         return torch.equal(kdpp_from_noise(L, k, noise), kdpp_from_noise(L, k, noise, method=method))
 
-    if rejection.numba_sampling() is not None:
+    if ops.HAS_NUMBA:
         assert same("rejection", 20)
         assert same("spectral", 21)
-    monkeypatch.setattr(rejection, "numba_sampling", lambda: None)
+    use_backend("torch")
     assert same("spectral", 10)
     assert not same("rejection", 10)
 

@@ -135,18 +135,3 @@ def test_no_images(prepare):
     assert chosen.shape == (0, 6)
     assert found.shape == (0,)
     assert backend.sequential_sample(kernel, torch.rand(0, 6).double()).shape == (0, 6)
-
-
-def test_compiled_without_a_folder_for_machine_code(monkeypatch):
-    """numba refuses to cache where neither the package nor the user's folder can be written."""
-    numba = pytest.importorskip("numba")
-    from dppmask.dpp.backends import numba_sampling
-
-    def njit(*, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        assert options == {"nogil": True}
-        return lambda function: function
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert numba_sampling._compiled(len) is len

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dppmask.dpp import rejection, spectral
+from dppmask.dpp.backends import ops
 from dppmask.dpp.checks import as_kernel, as_sizes, check_size, no_autocast, rows_left
 from dppmask.dpp.likelihood import check_rank
 from dppmask.dpp.uniforms import digest, uniforms
@@ -134,7 +135,7 @@ def _rows_for_rejection(method: Method, size: Tensor, num_items: int) -> Tensor 
     """
     if method == "rejection" or (method == "auto" and size.device.type != "cpu"):
         return slice(None)
-    if method == "auto" and rejection.numba_sampling():
+    if method == "auto" and ops.HAS_NUMBA:
         return rows_left(size <= num_items * MOST_BY_REJECTION)
     return size[:0]
 

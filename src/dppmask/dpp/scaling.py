@@ -138,8 +138,8 @@ def _first_guess(L: Tensor, target: Tensor) -> Tensor:
 def _largest_log_alpha(L: Tensor, dtype: torch.dtype) -> Tensor:
     """Up to where directions that hold nothing but rounding noise add next to nothing to a sample: ``[B]``.
 
-    Noise is far below ε N max L_ii (:func:`~dppmask.dpp.spectrum.rounding_noise`); α keeps that below 1/4, and
-    so the condition number of α L + I below 2³⁰ in float64.
+    Noise is far below ε N max L_ii (:func:`~dppmask.dpp.spectrum.rounding_noise`); α keeps that below 1/4,
+    and so the condition number of α L + I below 2³⁰ in float64.
     """
     largest = L.diagonal(dim1=1, dim2=2).amax(1)
     return -2 * math.log(2) - (max(torch.finfo(dtype).eps, 2.0**-32) * L.shape[1] * largest).log()

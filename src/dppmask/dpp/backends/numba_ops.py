@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from dppmask.dpp.threads import spread
+from dppmask.dpp.threads import shares, spread
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -58,8 +58,7 @@ def _spread_images(
     def work(images: slice) -> None:
         loop(*(array[images] for array in arrays), np.empty((k, N), arrays[0].dtype))
 
-    size = max(1, math.ceil(B / torch.get_num_threads()))
-    spread(work, [slice(start, start + size) for start in range(0, B, size)])
+    spread(work, shares(B))
     return items, gains
 
 

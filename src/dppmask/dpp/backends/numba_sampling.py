@@ -17,12 +17,11 @@ pivot = p and ŷ = (y, -v), for which Q grows by a row and a column of zeros and
 The first call of a process takes a second or two, to compile or to load what an earlier one compiled.
 """
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from dppmask.dpp.backends.numba_ops import compiled
 
 
 def sequential_draws(factor: Tensor, uniforms: Tensor, size: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,15 +51,7 @@ def sequential_sample(factor: Tensor, uniforms: Tensor) -> Tensor:
     return chosen
 
 
-def _compiled(function: Callable) -> Callable:
-    """Machine code, kept on disk where a folder for it can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache folder
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _draw(factor, uniforms, least, most, items, Q, x, y, previous):
     """One draw, given up as soon as it cannot have from ``least`` to ``most`` items: then -1, else its size.
 
@@ -105,7 +96,7 @@ def _draw(factor, uniforms, least, most, items, Q, x, y, previous):
     return count
 
 
-@_compiled
+@compiled
 def _first_of_size(factor, uniforms, size, active, chosen, found):
     B, R, _ = uniforms.shape
     most = size.max() if B else 0
@@ -124,7 +115,7 @@ def _first_of_size(factor, uniforms, size, active, chosen, found):
                 break
 
 
-@_compiled
+@compiled
 def _any_size(factor, uniforms, chosen):
     B, N = uniforms.shape
     items = np.empty(N, np.int64)

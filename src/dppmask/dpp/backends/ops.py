@@ -3,9 +3,9 @@
 An operator is opaque to ``torch.compile``: no graph break, and no loop traced step by step. Here, and nowhere
 else, backends meet:
 
-- CUDA, float32, at most 1024 items: Triton kernels (``triton_ops``);
-- CPU where numba is installed (extra ``fast``): compiled loops (``numba_ops``);
-- everything else: batched torch operations (``torch_ops``).
+- CUDA, float32, at most 1024 items: Triton kernels (``triton_ops``, ``triton_sampling``);
+- CPU where numba is installed (extra ``fast``): compiled loops (``numba_ops``, ``numba_sampling``);
+- everything else: batched torch operations (``torch_ops``, ``torch_sampling``).
 """
 
 import importlib
@@ -102,5 +102,19 @@ def gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
     return _implementation("triton").gaussian(features, bandwidth, normalize)
 
 
-def _implementation(name: str) -> ModuleType:
-    return importlib.import_module(f"dppmask.dpp.backends.{name}_ops")
+def sequential_draws(kernel: Tensor, uniforms: Tensor, size: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`torch_sampling.sequential_draws`; only numba takes what :mod:`numba_sampling` explains."""
+    module = _implementation(backend(kernel, kernel.shape[1]), "sampling")
+    return module.sequential_draws(kernel, uniforms, size, active)
+
+
+def sequential_sample(kernel: Tensor, uniforms: Tensor) -> Tensor:
+    """See :func:`torch_sampling.sequential_sample`; one draw alone is no work for a kernel of its own."""
+    name = backend(kernel, kernel.shape[1])
+    return _implementation("numba" if name == "numba" else "torch", "sampling").sequential_sample(
+        kernel, uniforms
+    )
+
+
+def _implementation(name: str, kind: str = "ops") -> ModuleType:
+    return importlib.import_module(f"dppmask.dpp.backends.{name}_{kind}")
