@@ -27,13 +27,11 @@ METHODS = pytest.mark.parametrize("method", ["spectral", "rejection"])
 
 
 @pytest.fixture(params=["numba", "torch"])
-def backend(request, monkeypatch):
-    """The sequential draws with the compiled backend, and as if numba were not installed."""
+def backend(request, use_backend):
+    """The sequential draws of either CPU backend."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    else:
-        monkeypatch.setattr(ops, "HAS_NUMBA", False)
-    return request.param
+    use_backend(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +193,11 @@ def test_rounds_change_no_sample(photographs, backend, monkeypatch):
     assert expected[1].all()
 
 
-def test_backends_draw_the_same(photographs, monkeypatch):
+def test_backends_draw_the_same(photographs, use_backend):
     pytest.importorskip("numba")
     L = photographs[:, ::2, ::2].contiguous()
     compiled = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
-    monkeypatch.setattr(ops, "HAS_NUMBA", False)
+    use_backend("torch")
     plain = by_rejection(L, 24)[0], sample_dpp(L, generator=fold_in(10))
     assert torch.equal(plain[0], compiled[0])
     assert torch.equal(plain[1], compiled[1])
@@ -230,7 +228,7 @@ def test_flat_images_beside_others(photographs, method):
         sample_kdpp(L, 30, method=method)
 
 
-def test_what_auto_chooses(monkeypatch):
+def test_what_auto_chooses(use_backend):
     L = patch_kernel(2, num_patches=30)
     noise = torch.rand(2, 30, generator=fold_in(13))
 
@@ -240,7 +238,7 @@ def test_what_auto_chooses(monkeypatch):
     if ops.HAS_NUMBA:
         assert same("rejection", 20)
         assert same("spectral", 21)
-    monkeypatch.setattr(ops, "HAS_NUMBA", False)
+    use_backend("torch")
     assert same("spectral", 10)
     assert not same("rejection", 10)
 

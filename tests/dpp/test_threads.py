@@ -5,7 +5,7 @@ import torch
 from kernel_cases import patch_kernel
 
 from dppmask.dpp import gaussian_kernel, greedy_map, sample_dpp, sample_kdpp
-from dppmask.dpp.threads import LARGE, chain, spread
+from dppmask.dpp.threads import LARGE, chain, shares, spread
 from dppmask.rng import fold_in
 
 
@@ -66,3 +66,13 @@ def test_number_of_threads_changes_no_result(two_threads):
     torch.set_num_threads(2)
     for one, two in zip(on_one, on_two, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("count", "at_most", "lengths"),
+    [(0, None, []), (1, None, [1]), (5, None, [3, 2]), (6, 4, [3, 3]), (6, 2, [2, 2, 2]), (3, 0, [1, 1, 1])],
+)
+def test_shares_cover_all_once(two_threads, count, at_most, lengths):
+    parts = shares(count, at_most=at_most)
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [i for part in parts for i in range(count)[part]] == list(range(count))

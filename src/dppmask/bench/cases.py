@@ -9,8 +9,8 @@ import numpy as np
 from dppmask.bench import arithmetic, rivals
 from dppmask.bench.arithmetic import Shape, Work
 from dppmask.bench.inputs import MASKS, OURS, STRATEGIES, Batch, draw_masks
-from dppmask.dpp.sampling import Method
 from dppmask.dpp import gaussian_kernel, greedy_map, greedy_map_gaussian, sample_kdpp
+from dppmask.dpp.sampling import Method
 from dppmask.rng import fold_in
 
 
@@ -64,9 +64,7 @@ def _from_features(batch: Batch) -> Callable[[], object]:
 
 def _exact(method: Method) -> Prepare:
     def prepare(batch: Batch) -> Callable[[], object]:
-        return partial(
-            sample_kdpp, batch.kernel, batch.shape.num_keep, generator=fold_in(1), method=method
-        )
+        return partial(sample_kdpp, batch.kernel, batch.shape.num_keep, generator=fold_in(1), method=method)
 
     return prepare
 

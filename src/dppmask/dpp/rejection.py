@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dppmask.dpp.backends import ops, torch_sampling
+from dppmask.dpp.backends import ops
 from dppmask.dpp.checks import rows_left
 from dppmask.dpp.scaling import scale_to_size, unscaled
-from dppmask.dpp.threads import spread
+from dppmask.dpp.threads import shares, spread
 from dppmask.dpp.uniforms import uniforms
 
 # Draws tried before the next look at what is still missing. On an accelerator nobody looks, and each round
@@ -25,8 +25,6 @@ from dppmask.dpp.uniforms import uniforms
 ROUNDS = {"cpu": (8, 16, 64, 256)}
 ROUNDS_UNSEEN = (64, 64)
 GROUP_NUMBERS = 2**19  # float64 numbers of one temporary on the CPU: 4 MiB
-
-Draws = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def sample_sized(L: Tensor, size: Tensor, digests: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,10 +42,10 @@ def sample_sized(L: Tensor, size: Tensor, digests: Tensor) -> tuple[Tensor, Tens
         counters are independent of all that.
     """
 
-    def sample(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(rows: slice) -> tuple[Tensor, Tensor]:
         scaled = scale_to_size(_reversed(L[rows]), size[rows], L.dtype)
-        kernel, draws = _backend(scaled.factor, L.dtype)
-        return first_of_size(draws, kernel, size[rows], digests[rows], scaled.usable)
+        kernel = _drawable(scaled.factor, L.dtype)
+        return first_of_size(kernel, size[rows], digests[rows], scaled.usable)
 
     return _on_groups(sample, L)
 
@@ -59,25 +57,20 @@ def sample_any_size(L: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         As :func:`sample_sized`; kernels that are ill-conditioned or not positive semi-definite have none.
     """
 
-    def sample(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(rows: slice) -> tuple[Tensor, Tensor]:
         factor, usable = unscaled(_reversed(L[rows]), L.dtype)
-        if ops.backend(factor, factor.shape[1]) == "numba":
-            return ops.implementation("numba_sampling").sequential_sample(factor, noise[rows]), usable
-        return torch_sampling.sequential_sample(_marginal_kernel(factor, L.dtype), noise[rows]), usable
+        return ops.sequential_sample(_drawable(factor, L.dtype), noise[rows]), usable
 
     return _on_groups(sample, L)
 
 
-def first_of_size(
-    draws: Draws, kernel: Tensor, size: Tensor, digests: Tensor, active: Tensor
-) -> tuple[Tensor, Tensor]:
+def first_of_size(kernel: Tensor, size: Tensor, digests: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
     """The first draw of each image that has ``size`` items, in rounds of more and more draws.
 
     Draw r of an image takes the same numbers however the rounds are divided and whatever other images do.
 
     Args:
-        draws: ``(kernel, uniforms, size, active) -> (chosen, found)`` of a backend.
-        kernel: ``[B, N, N]``, what that backend draws from.
+        kernel: ``[B, N, N]``, what the backend draws from.
         size: int64 ``[B]``.
         digests: int64 ``[B]``.
         active: bool ``[B]``; nothing is found for the other images.
@@ -96,25 +89,20 @@ def first_of_size(
             break
         counters = torch.arange(start * N, (start + count) * N, device=kernel.device).reshape(count, N)
         numbers = uniforms(digests[rows, None, None], counters)
-        new = draws(kernel[rows], numbers, size[rows], left[rows])
+        new = ops.sequential_draws(kernel[rows], numbers, size[rows], left[rows])
         chosen[rows] |= new[0]
         found[rows] |= new[1]
         start += count
     return chosen, found
 
 
-def _backend(factor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Draws]:
-    """The fastest draws for a device, and the kernels they want."""
-    N = factor.shape[1]
-    if ops.backend(factor, N) == "numba":
-        return factor, ops.implementation("numba_sampling").sequential_draws
-    K = _marginal_kernel(factor, dtype)
-    name = "triton_sampling" if ops.backend(K, N) == "triton" else "torch_sampling"
-    return K, ops.implementation(name).sequential_draws
+def _drawable(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the backend for kernels given in ``dtype`` draws from: the factor itself, or the marginal kernel.
 
-
-def _marginal_kernel(factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """``K = I - (α L + I)⁻¹`` with the items in order again: float64 on the CPU, elsewhere as L was given."""
+    The latter is ``K = I - (α L + I)⁻¹`` with the items in order again.
+    """
+    if ops.backend(factor, factor.shape[1]) == "numba":
+        return factor
     identity = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
     inverse = torch.linalg.solve_triangular(factor.mT, identity.expand_as(factor), upper=False)
     K = (identity - inverse.mT @ inverse).flip((1, 2))
@@ -126,12 +114,10 @@ def _reversed(L: Tensor) -> Tensor:
     return L.flip((1, 2)).double()
 
 
-def _on_groups(sample: Callable[[Tensor], tuple[Tensor, Tensor]], L: Tensor) -> tuple[Tensor, Tensor]:
+def _on_groups(sample: Callable[[slice], tuple[Tensor, Tensor]], L: Tensor) -> tuple[Tensor, Tensor]:
     """Sample the rows of ``L [B, N, N]``: on the CPU a few at a time, spread over threads; or all at once."""
-    rows = torch.arange(len(L), device=L.device)
-    if L.device.type != "cpu" or not len(L):
-        return sample(rows)
-    share = -(-len(L) // torch.get_num_threads())
-    groups = rows.split(max(1, min(share, GROUP_NUMBERS // L[0].numel())))
+    if L.device.type != "cpu" or len(L) == 0:
+        return sample(slice(None))
+    groups = shares(len(L), at_most=GROUP_NUMBERS // L[0].numel())
     chosen, found = zip(*spread(sample, groups), strict=True)
     return torch.cat(chosen), torch.cat(found)

@@ -7,7 +7,7 @@ from dppmask.dpp.backends import torch_ops
 from dppmask.dpp.checks import no_autocast
 from dppmask.dpp.likelihood import log_esp
 from dppmask.dpp.spectrum import decompose
-from dppmask.dpp.threads import chain, spread
+from dppmask.dpp.threads import chain, shares, spread
 
 
 def sample_any_size(L: Tensor, noise: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ def sample_sized(L: Tensor, size: Tensor, noise: Tensor) -> Tensor:
     """
     if L.device.type != "cpu" or len(L) < 2:
         return _sample_sized(L, size, noise)
-    parts = torch.arange(len(L)).chunk(torch.get_num_threads())
-    return torch.cat(spread(lambda rows: _sample_sized(L[rows], size[rows], noise[rows]), parts))
+    parts = spread(lambda rows: _sample_sized(L[rows], size[rows], noise[rows]), shares(len(L)))
+    return torch.cat(parts)
 
 
 def _sample_sized(L: Tensor, size: Tensor, noise: Tensor) -> Tensor:

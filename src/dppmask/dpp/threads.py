@@ -4,6 +4,7 @@ A parallel region costs little while every core is free, but on a busy machine e
 thread gets a time slice: hundreds of small regions then take a hundred times longer.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -44,3 +45,10 @@ def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
             return list(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)
+
+
+def shares(count: int, *, at_most: int | None = None) -> list[slice]:
+    """``range(count)`` cut into equal slices: one for each thread, or more if ``at_most`` says so."""
+    size = max(1, math.ceil(count / torch.get_num_threads()))
+    size = size if at_most is None else max(1, min(size, at_most))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

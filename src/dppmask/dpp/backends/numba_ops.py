@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dppmask.dpp.backends.compiled import reordered
-from dppmask.dpp.threads import spread
+from dppmask.dpp.threads import shares, spread
 
 
 def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -45,8 +45,7 @@ def _spread_images(
     def work(images: slice) -> None:
         loop(*(array[images] for array in arrays), np.empty((k, N), arrays[0].dtype))
 
-    size = max(1, math.ceil(B / torch.get_num_threads()))
-    spread(work, [slice(start, start + size) for start in range(0, B, size)])
+    spread(work, shares(B))
     return items, gains
 
 

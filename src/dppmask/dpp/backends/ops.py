@@ -3,9 +3,9 @@
 An operator is opaque to ``torch.compile``: no graph break, and no loop traced step by step. Here, and nowhere
 else, backends meet:
 
-- CUDA, float32, at most 1024 items: Triton kernels (``triton_ops``);
-- CPU where numba is installed (extra ``fast``): compiled loops (``numba_ops``);
-- everything else: batched torch operations (``torch_ops``).
+- CUDA, float32, at most 1024 items: Triton kernels (``triton_ops``, ``triton_sampling``);
+- CPU where numba is installed (extra ``fast``): compiled loops (``numba_ops``, ``numba_sampling``);
+- everything else: batched torch operations (``torch_ops``, ``torch_sampling``).
 """
 
 import importlib
@@ -34,11 +34,6 @@ def backend(x: Tensor, num_items: int) -> str:
         return "numba" if HAS_NUMBA else "torch"
     small = x.dtype == torch.float32 and num_items <= TRITON_ITEMS
     return "triton" if x.device.type == "cuda" and small and HAS_TRITON else "torch"
-
-
-def implementation(module: str) -> ModuleType:
-    """A module of this folder, imported at first use: numba and Triton take their time."""
-    return importlib.import_module(f"dppmask.dpp.backends.{module}")
 
 
 def operator(schema: str, *, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -75,7 +70,7 @@ def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None)
     if name == "torch":
         numbers = k * L.shape[0] * L.shape[1]
         return chain(torch_ops.pivoted_cholesky, L, k, tolerance, first, numbers=numbers)
-    return implementation(f"{name}_ops").pivoted_cholesky(L, k, tolerance, first)
+    return _implementation(name).pivoted_cholesky(L, k, tolerance, first)
 
 
 @operator(
@@ -88,7 +83,7 @@ def pivoted_cholesky_gaussian(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`torch_ops.pivoted_cholesky_gaussian`."""
     if backend(points, points.shape[1]) == "numba":
-        return implementation("numba_ops").pivoted_cholesky_gaussian(points, rate, k, tolerance, first)
+        return _implementation("numba").pivoted_cholesky_gaussian(points, rate, k, tolerance, first)
     numbers = k * points.numel()
     return chain(torch_ops.pivoted_cholesky_gaussian, points, rate, k, tolerance, first, numbers=numbers)
 
@@ -104,4 +99,22 @@ def _fake_gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tenso
 )
 def gaussian(features: Tensor, bandwidth: float, normalize: bool) -> Tensor:
     """The Gaussian kernel ``[B, N, N]`` of features ``[B, N, D]``; only where :func:`backend` is "triton"."""
-    return implementation("triton_ops").gaussian(features, bandwidth, normalize)
+    return _implementation("triton").gaussian(features, bandwidth, normalize)
+
+
+def sequential_draws(kernel: Tensor, uniforms: Tensor, size: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`torch_sampling.sequential_draws`; only numba takes what :mod:`numba_sampling` explains."""
+    module = _implementation(backend(kernel, kernel.shape[1]), "sampling")
+    return module.sequential_draws(kernel, uniforms, size, active)
+
+
+def sequential_sample(kernel: Tensor, uniforms: Tensor) -> Tensor:
+    """See :func:`torch_sampling.sequential_sample`; one draw alone is no work for a kernel of its own."""
+    name = backend(kernel, kernel.shape[1])
+    return _implementation("numba" if name == "numba" else "torch", "sampling").sequential_sample(
+        kernel, uniforms
+    )
+
+
+def _implementation(name: str, kind: str = "ops") -> ModuleType:
+    return importlib.import_module(f"dppmask.dpp.backends.{name}_{kind}")
