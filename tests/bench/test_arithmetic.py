@@ -63,7 +63,10 @@ def test_exact_sampling_counts_its_phases():
     )  # projection, and twice Gram-Schmidt
     spectral = 10 / 3 * N**3 + 2 * N * K + sampling
     assert arithmetic.exact_spectral(shape).flops == pytest.approx(spectral)
-    assert arithmetic.exact_rejection(shape, draws=6).flops == pytest.approx(3 * N**3)
+    few = N**3 + 6 * 4 / 3 * N * K**2
+    assert arithmetic.exact_rejection(shape, draws=6).flops == pytest.approx(few)
+    most = arithmetic.exact_rejection(shape._replace(num_keep=9), draws=6).flops
+    assert most == pytest.approx(3 * N**3)
 
 
 def test_standard_blocks_have_twelve_squares_of_weights():

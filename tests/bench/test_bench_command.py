@@ -99,7 +99,7 @@ def test_every_task_has_its_rivals(rows):
         KERNEL: ["dppmask", "NumPy loop"],
         GREEDY: ["dppmask", "torch loop", "NumPy loop"],
         FROM_FEATURES: ["dppmask", "NumPy loop"],
-        EXACT: ["dppmask", "DPPy"],
+        EXACT: ["dppmask", "dppmask spectral", "dppmask rejection", "DPPy"],
         **{task: ["dppmask"] for task in MASKS.values()},
     }
 

@@ -117,11 +117,15 @@ def exact_spectral(shape: Shape) -> Work:
 
 
 def exact_rejection(shape: Shape, draws: float = DRAWS_PER_SAMPLE) -> Work:
-    """One marginal kernel, by inverting ``L + I / α`` in ``N³``, and an LDL factorisation ``N³ / 3`` a draw.
+    """One matrix ``L + I / α`` inverted in ``N³``, and draws of an LDL factorisation each.
+
+    The factorisation takes ``N³ / 3``, or ``4/3 N K²`` where only what concerns the chosen items is kept; the
+    smaller of the two counts.
 
     Args:
         shape: Of the batch.
         draws: Expected draws until one has K items.
     """
     batch, N, K, _ = shape
-    return Work(batch * (1 + draws / 3) * N**3, 4 * batch * (N**2 + K))
+    one_draw = min(N**3 / 3, 4 / 3 * N * K**2)
+    return Work(batch * (N**3 + draws * one_draw), 4 * batch * (N**2 + K))

@@ -9,7 +9,7 @@ from torch import Tensor
 from dppmask.dpp.backends import ops
 from dppmask.dpp.checks import as_features, as_square, can_look_at, check_finite, check_size, no_autocast
 from dppmask.dpp.kernels import GROUP_NUMBERS, gaussian_kernel, points_and_rate
-from dppmask.dpp.threads import spread
+from dppmask.dpp.threads import shares, spread
 
 LARGEST_KERNEL = 1024  # items from which on a GPU, or torch alone, no longer forms the kernel first
 
@@ -113,8 +113,9 @@ def greedy_map_gaussian(
 def _groups(images: Tensor) -> list[slice]:
     """Images worked on together: on the CPU few, so that their unit rows stay in the cache."""
     B, N, D = images.shape
-    size = max(1, GROUP_NUMBERS // (N * D)) if can_look_at(images) else max(B, 1)
-    return [slice(start, start + size) for start in range(0, max(B, 1), size)]
+    if B == 0 or not can_look_at(images):
+        return [slice(None)]
+    return shares(B, at_most=GROUP_NUMBERS // (N * D))
 
 
 def _checked(
