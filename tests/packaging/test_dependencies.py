@@ -29,7 +29,7 @@ NEED_TORCH_ALONE = (
 
 def extras_of(module: str) -> tuple[str, ...]:
     """What must be installed beside torch before a module of the package can be imported."""
-    if module.startswith("dpp/backends/numba_"):
+    if module.startswith(("dpp/backends/numba_", "dpp/backends/compiled")):
         return ("fast",)
     return () if module.startswith(NEED_TORCH_ALONE) else ("train",)
 
