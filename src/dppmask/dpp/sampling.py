@@ -110,7 +110,7 @@ def sample_sized(
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     *batch, N, _ = L.shape
     size = as_sizes(k, batch, N, L.device).reshape(-1)
-    matrices, digests = L.reshape(-1, N, N), digest(noise).reshape(-1)
+    matrices, digests = L.reshape(-1, N, N), digest(noise.to(L.device)).reshape(-1)
     chosen = torch.zeros(len(size), N, dtype=torch.bool, device=L.device)
     found = size == 0
     with no_autocast(L):
@@ -120,9 +120,8 @@ def sample_sized(
         if found.all():
             return chosen.reshape(noise.shape), None
         rows = (~found).nonzero()[:, 0]
-        fresh = uniforms(
-            digests[rows, None], -torch.arange(1, N + 1, device=L.device)
-        )  # rejection counts from 0
+        counters = -torch.arange(1, N + 1, device=L.device)  # rejection counts from 0 upwards
+        fresh = uniforms(digests[rows, None], counters)
         chosen[rows] = spectral.sample_sized(matrices[rows], size[rows], fresh)
     return chosen.reshape(noise.shape), (chosen.sum(1) < size).reshape(batch)
 
@@ -130,8 +129,8 @@ def sample_sized(
 def _rows_for_rejection(method: Method, size: Tensor, num_items: int) -> Tensor | slice:
     """The rows that try rejection first, as an index; ``size`` is int64 ``[B]``.
 
-    On a CPU the spectral sampler is faster without compiled draws, and for most of the items also with them:
-    it may draw the few that it leaves out.
+    On a CPU the spectral sampler is faster where draws are not compiled, and to sample most of the items: it
+    may draw those that it leaves out.
     """
     if method == "rejection" or (method == "auto" and size.device.type != "cpu"):
         return slice(None)

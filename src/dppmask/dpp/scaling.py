@@ -18,13 +18,14 @@ NEAR = 0.4  # standard deviations between the expected size and k: costs at most
 GRID = 32  # steps of log α to a unit: rounding errors of a device do not reach the sample
 PROBES = 16  # vectors that estimate a trace
 EXACT = 64  # up to so many items traces are exact
+TINY = torch.finfo(torch.float64).tiny
 
 
 class ScaledKernel(NamedTuple):
     """The DPP of α L of each image, ready for draws.
 
     Attributes:
-        factor: ``[B, N, N]``, upper triangular V with Vᵀ V = α L + I.
+        factor: ``[B, N, N]``, upper triangular V with Vᵀ V = α L + I, for some α.
         usable: bool ``[B]``. Elsewhere the numerical rank may be below the size wanted, rounding errors could
             be felt in a sample, or no α was found; the factor then means nothing.
     """
@@ -36,12 +37,12 @@ class ScaledKernel(NamedTuple):
 def unscaled(L: Tensor, dtype: torch.dtype) -> ScaledKernel:
     """α = 1: the DPP of float64 ``L [B, N, N]`` itself, which was given in ``dtype``."""
     factor = _factor(L, L.new_zeros(len(L)))
-    sound = ~factor[:, 0, 0].isnan() & (_largest_log_alpha(L, dtype) > 0)
+    sound = ~factor[:, 0, 0].isnan() & (_largest(L).log() < _log_limit(L.shape[1], dtype))
     return ScaledKernel(factor, sound & _semidefinite(L, dtype))
 
 
 def scale_to_size(L: Tensor, size: Tensor, dtype: torch.dtype) -> ScaledKernel:
-    """Find α by Newton's method; an image gets the same one in every batch.
+    """Find α by Newton's method; an image gets the same one in every batch, and the same α L for any c L.
 
     Args:
         L: Float64 ``[B, N, N]``.
@@ -49,10 +50,10 @@ def scale_to_size(L: Tensor, size: Tensor, dtype: torch.dtype) -> ScaledKernel:
         dtype: Precision in which L was given.
     """
     B, N, _ = L.shape
-    probes = _trace_probes(N, L.device)
-    limit = _largest_log_alpha(L, dtype)  # [B]
+    probes, limit = _trace_probes(N, L.device), _log_limit(N, dtype)
     target = size.clamp(1, max(N - 1, 1)).double()
-    log_alpha = _first_guess(L, target).minimum(limit)
+    L = L / _largest(L).clamp(min=TINY)[:, None, None]
+    log_alpha = _first_guess(L, target).clamp(max=limit)
     factor, near = torch.empty_like(L), torch.zeros(B, dtype=torch.bool, device=L.device)
     mean, variance, error = L.new_zeros(3, B)
     for _ in range(STEPS):
@@ -67,7 +68,7 @@ def scale_to_size(L: Tensor, size: Tensor, dtype: torch.dtype) -> ScaledKernel:
         mean[rows], variance[rows], error[rows] = _size_moments(latest, probes)
         near = (mean - target).abs() <= NEAR * variance.sqrt()
         moved = log_alpha + _newton_step(mean, variance, target, N)
-        log_alpha = torch.where(near, log_alpha, ((moved * GRID).round() / GRID).minimum(limit))
+        log_alpha = torch.where(near, log_alpha, ((moved * GRID).round() / GRID).clamp(max=limit))
     rank = mean.square() / (mean - variance)  # at least: (Σ p)² ≤ rank · Σ p² by Cauchy and Schwarz
     enough = rank > target - 0.5 + 5 * error  # a rank is a whole number
     sound = near & (log_alpha < limit) & enough & (size == target)
@@ -124,25 +125,29 @@ def _first_guess(L: Tensor, target: Tensor) -> Tensor:
     """
     N = L.shape[1]
     rest = max(N - 1, 1)
-    tiny = torch.finfo(torch.float64).tiny
     row_sums = L.sum(2)
-    largest = row_sums.square().sum(1) / row_sums.sum(1).clamp(min=tiny)
+    largest = row_sums.square().sum(1) / row_sums.sum(1).clamp(min=TINY)
     trace, square = L.diagonal(dim1=1, dim2=2).sum(1), L.square().sum((1, 2))
-    mean = ((trace - largest) / rest).clamp(min=tiny)
-    mean_square = ((square - largest.square()) / rest).clamp(min=tiny)
+    mean = ((trace - largest) / rest).clamp(min=TINY)
+    mean_square = ((square - largest.square()) / rest).clamp(min=TINY)
     log_variance = (mean_square.log() - 2 * mean.log()).clamp(min=0)
     share = ((target - 1).clamp(min=0.5) / rest).clamp(max=1 - 0.5 / N)  # λ₁ stands for one item
     return share.logit() * (1 + math.pi / 8 * log_variance).sqrt() - mean.log() + log_variance / 2
 
 
-def _largest_log_alpha(L: Tensor, dtype: torch.dtype) -> Tensor:
-    """Up to where directions that hold nothing but rounding noise add next to nothing to a sample: ``[B]``.
+def _largest(L: Tensor) -> Tensor:
+    """The largest diagonal entry of each kernel: ``[B]``."""
+    return L.diagonal(dim1=1, dim2=2).amax(1)
 
-    Noise is far below ε N max L_ii (:func:`~dppmask.dpp.spectrum.rounding_noise`); α keeps that below 1/4,
-    and so the condition number of α L + I below 2³⁰ in float64.
+
+def _log_limit(N: int, dtype: torch.dtype) -> float:
+    """Log α up to which directions that hold nothing but rounding noise add next to nothing to a sample.
+
+    For kernels whose largest diagonal entry is 1. Noise is far below N ε
+    (:func:`~dppmask.dpp.spectrum.rounding_noise`); α keeps that below 1/4, and so the condition number of
+    α L + I below 2³⁰ in float64.
     """
-    largest = L.diagonal(dim1=1, dim2=2).amax(1)
-    return -2 * math.log(2) - (max(torch.finfo(dtype).eps, 2.0**-32) * L.shape[1] * largest).log()
+    return -math.log(4 * N * max(torch.finfo(dtype).eps, 2.0**-32))
 
 
 def _semidefinite(L: Tensor, dtype: torch.dtype) -> Tensor:

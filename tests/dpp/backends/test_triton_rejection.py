@@ -1,0 +1,23 @@
+import torch
+from kernel_cases import patch_kernel
+
+from dppmask.dpp import kdpp_from_noise
+from dppmask.dpp.backends import ops
+from dppmask.rng import fold_in
+
+
+def test_kdpp_samples_are_those_of_the_cpu(interpreted, use_backend, monkeypatch):
+    """The same α, numbers and order of items: only float32 rounding could tell the draws of a GPU apart."""
+    L = patch_kernel(2, num_patches=20, dtype=torch.float32)
+    size, noise = torch.tensor([5, 3]), torch.rand(2, 20, generator=fold_in(0))
+    expected = kdpp_from_noise(L, size, noise, method="rejection")
+    calls = []
+
+    def draws(K, uniforms, size, active):
+        calls.append(K.shape)
+        return interpreted.sequential_draws(K.float(), uniforms, size, active)
+
+    use_backend("torch")  # for marginal kernels
+    monkeypatch.setattr(ops, "sequential_draws", draws)
+    assert torch.equal(kdpp_from_noise(L, size, noise, method="rejection"), expected)
+    assert calls
