@@ -15,6 +15,10 @@ from torch import Tensor
 from dppmask.dpp.backends.compiled import reordered
 from dppmask.dpp.threads import shares, spread
 
+ONE_THREAD = (
+    2**26
+)  # multiplications, twice over; a few milliseconds, which starting a second thread costs as well
+
 
 def pivoted_cholesky(L: Tensor, k: int, tolerance: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
     """As :func:`torch_ops.pivoted_cholesky`; steps after the last pivot above the tolerance are left out."""
@@ -35,7 +39,7 @@ def _spread_images(
     tolerance: Tensor,
     first: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Run a compiled loop over images on all threads that torch may use."""
+    """Run a compiled loop over images, on all threads that torch may use if that pays."""
     B, N = inputs[0].shape[:2]
     items = torch.zeros(B, k, dtype=torch.int64)
     gains = torch.zeros(B, k, dtype=inputs[0].dtype)
@@ -45,7 +49,8 @@ def _spread_images(
     def work(images: slice) -> None:
         loop(*(array[images] for array in arrays), np.empty((k, N), arrays[0].dtype))
 
-    spread(work, shares(B))
+    few = B * N * k * k < ONE_THREAD
+    spread(work, [slice(None)] if few else shares(B))
     return items, gains
 
 
