@@ -24,7 +24,7 @@ from dppmask.dpp.uniforms import uniforms
 # costs all images something; two leave one image in 70 000 to the spectral sampler.
 ROUNDS = {"cpu": (8, 16, 64, 256)}
 ROUNDS_UNSEEN = (64, 64)
-GROUP_NUMBERS = 2**19  # float64 numbers of one temporary on the CPU: 4 MiB
+GROUP_NUMBERS = 2**18  # float64 numbers of one temporary on the CPU: 2 MiB
 
 
 def sample_sized(L: Tensor, size: Tensor, digests: Tensor) -> tuple[Tensor, Tensor]:
