@@ -91,7 +91,9 @@ def kdpp_from_noise(L: Tensor, k: int | Tensor, noise: Tensor, *, method: Method
         bool ``[..., N]`` with ``min(k, rank)`` items per row.
 
     Raises:
-        ValueError: As :func:`sample_kdpp`, but for the rank.
+        TypeError: If ``k`` is a tensor but not int64.
+        ValueError: As :func:`sample_kdpp`, but for the rank; or if ``k`` is a tensor of another shape than
+            the leading one of ``L``.
     """
     return sample_sized(as_kernel(L), k, noise, method)[0]
 
