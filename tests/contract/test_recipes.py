@@ -23,8 +23,13 @@ SCENES = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 2"
 TINY = (
     "--image_size 32 --patch_size 8 --backbone test_vit --backbone_args {} --batch_size 4 --accumulate 1 "
     "--epochs 1 --warmup_epochs 0 --accelerator cpu --devices 1 --num_workers 0 --compile false "
-    "--precision 32-true --method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2"
+    "--precision 32-true"
 )
+TINY_METHODS = {
+    "MAE": "--method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2",
+    "IBOT": "--method.out_dim 16 --method.head_hidden_dim 16 --method.head_bottleneck_dim 8 "
+    "--method.num_local_crops 1 --method.local_size 16",
+}
 
 
 def header(name: str) -> list[str]:
@@ -89,8 +94,9 @@ def test_recipe_trains_two_steps(name, tmp_path):
     if name == "data/image_folder":
         data = f"--data.root {tmp_path}"
         write_images(tmp_path, 8)
-    base = "" if name.startswith("methods/") else "--config methods/mae"
-    line = f"{base} --config {name} {data} {TINY} --run {tmp_path / 'run'}".split()
+    base = "" if name.startswith("methods/") else "--config methods/mae --method.teacher ema"
+    method = "IBOT" if name.startswith("methods/ibot") else "MAE"
+    line = f"{base} --config {name} {data} {TINY} {TINY_METHODS[method]} --run {tmp_path / 'run'}".split()
     result = pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(line))
     assert result.finished
     assert result.metrics["step"] == 2
