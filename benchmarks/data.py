@@ -1,9 +1,10 @@
-"""Images per second of Scenes, and of ImageFolder in turns with torchvision's ImageFolder.
+"""Images per second of Scenes, and of ImageFolder in turns with torchvision's ImageFolder; of multi-crop.
 
 ``python benchmarks/data.py [--out benchmarks/results/data_cpu.csv]``: one process, one thread, no workers.
 Both folder loaders read the same JPEG files (375 x 500, as in ImageNet) in random order and give normalised
 batches of random resized crops (224 px, bicubic, antialiased), flipped half of the time; torchvision has
 its usual recipe on PIL images. ``ratio`` is the median time over that of torchvision (below 1 is faster).
+Multi-crop is iBOT's augmentation of the same files: 2 crops of 224 and 10 of 96 pixels per image.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from torchvision import datasets, transforms
 from dppmask.bench.harness import machine, measure_in_turns, write_rows
 from dppmask.data.folder import ImageFolder
 from dppmask.data.module import TrainLoader
+from dppmask.data.multi_crop import MultiCropTransform
 from dppmask.data.scenes import Scenes
 from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, train_transform
 from dppmask.rng import fold_in
+from dppmask.views import MultiCrop
 
 BATCH_SIZE, CROP = 50, 224
 CLASSES, COPIES = 5, 10  # the same bytes under several names cost the same to decode
@@ -44,6 +47,11 @@ def write_photographs(root: Path, count: int) -> None:
 def our_loader(root: Path) -> Iterable[object]:
     source = ImageFolder(str(root)).split("train")
     return TrainLoader(source, train_transform(CROP), batch_size=BATCH_SIZE, seed=0)
+
+
+def multi_crop_loader(root: Path) -> Iterable[object]:
+    source = ImageFolder(str(root)).split("train")
+    return TrainLoader(source, MultiCropTransform(CROP, MultiCrop()), batch_size=BATCH_SIZE, seed=0)
 
 
 def torchvision_loader(root: Path) -> Iterable[object]:
@@ -90,8 +98,12 @@ def scene_cases() -> dict[str, tuple[Callable[[], None], int]]:
 
 
 def folder_cases(root: Path, count: int) -> dict[str, tuple[Callable[[], None], int]]:
-    """Both loaders, one epoch each."""
-    loaders = {"ImageFolder, ours": our_loader(root), "ImageFolder, torchvision": torchvision_loader(root)}
+    """Each loader, one epoch."""
+    loaders = {
+        "ImageFolder, ours": our_loader(root),
+        "ImageFolder, torchvision": torchvision_loader(root),
+        "ImageFolder, multi-crop": multi_crop_loader(root),
+    }
     return {name: (partial(exhaust, loader), count) for name, loader in loaders.items()}
 
 

@@ -18,7 +18,9 @@ class MultiCrop:
         num_local: M, small crops.
         local_size: Side of a small crop in pixels.
         local_scale: Smallest and largest share of an image that a small crop covers.
-        distortion: Strength of the changes of colour and sharpness: 1 = as in iBOT, 0 = none.
+        light: How strongly brightness, contrast and sharpness are changed: 1 = as in iBOT, 0 = not at all.
+        colour: Likewise saturation and hue, the loss of all colour, and solarisation; less where colour tells
+            what is in an image.
 
     Raises:
         UserError: If a number is out of range.
@@ -28,7 +30,8 @@ class MultiCrop:
     num_local: int = 10
     local_size: int = 96
     local_scale: tuple[float, float] = (0.05, 0.25)
-    distortion: float = 1.0
+    light: float = 1.0
+    colour: float = 1.0
 
     def __post_init__(self) -> None:
         if self.num_global < 1 or self.num_local < 0:
@@ -39,8 +42,9 @@ class MultiCrop:
         low, high = self.local_scale
         if not 0.0 < low <= high <= 1.0:
             raise UserError(f"local_scale must be (low, high) with 0 < low <= high <= 1, got {(low, high)}")
-        if not 0.0 <= self.distortion <= 1.0:
-            raise UserError(f"distortion must be in [0, 1], got {self.distortion}; 1 is that of iBOT")
+        for name in ("light", "colour"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}; 1 is as in iBOT")
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,13 @@ SCENES = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 2"
 TINY = (
     "--image_size 32 --patch_size 8 --backbone test_vit --backbone_args {} --batch_size 4 --accumulate 1 "
     "--epochs 1 --warmup_epochs 0 --accelerator cpu --devices 1 --num_workers 0 --compile false "
-    "--precision 32-true --method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2"
+    "--precision 32-true"
 )
+TINY_METHODS = {
+    "MAE": "--method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2",
+    "IBOT": "--method.out_dim 16 --method.head_hidden_dim 16 --method.head_bottleneck_dim 8 "
+    "--method.num_local_crops 1 --method.local_size 16",
+}
 # What a recipe's evaluation needs beyond few images, or less of.
 SMALLER = {
     "evaluation/knn": "--data.train_size 200",
@@ -105,7 +110,8 @@ def test_recipe_trains_two_steps(name, tmp_path):
     base = "" if name.startswith("methods/") else "--config methods/mae"
     if name in TAUGHT:
         base += " --method.teacher ema"
-    line = f"{base} --config {name} {data} {TINY} --run {tmp_path / 'run'}".split()
+    method = "IBOT" if name.startswith("methods/ibot") else "MAE"
+    line = f"{base} --config {name} {data} {TINY} {TINY_METHODS[method]} --run {tmp_path / 'run'}".split()
     result = pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(line))
     assert result.finished
     assert result.metrics["step"] == 2

@@ -15,7 +15,7 @@ from dppmask.errors import UserError
 from dppmask.rng import fold_in, seeded
 from dppmask.views import MultiCrop, Views, join_views, whole_images
 
-PLAIN = MultiCrop(num_global=2, num_local=3, local_size=8, distortion=0.0)
+PLAIN = MultiCrop(num_global=2, num_local=3, local_size=8, light=0.0, colour=0.0)
 
 
 def noise(*size: int, seed: int = 0) -> Tensor:
@@ -47,7 +47,7 @@ def test_local_crops_cover_their_share_of_the_image():
     """Each pixel tells its place, so the extent of a crop can be read off its pixels."""
     ramp = torch.arange(200).expand(200, -1)
     image = torch.stack([ramp, ramp.T, torch.zeros_like(ramp)]).to(torch.uint8)
-    plan = MultiCrop(2, 40, 16, local_scale=(0.1, 0.2), distortion=0.0)
+    plan = MultiCrop(2, 40, 16, local_scale=(0.1, 0.2), light=0.0, colour=0.0)
     views, _ = crop(MultiCropTransform(16, plan), image)
     pixels = denormalise(views.local_crops)[:, :2] * 255
     extent = (pixels.amax((2, 3)) - pixels.amin((2, 3))) * 16 / 15 / 200  # [40, 2]
@@ -61,13 +61,13 @@ def test_no_local_crops():
     assert views.local_crops is None
 
 
-@pytest.mark.parametrize("distortion", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize(("light", "colour"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.0)])
 @pytest.mark.parametrize(
     ("kind", "blur", "solarise"), [(FIRST, 1.0, 0.0), (OTHERS, 0.1, 0.2), (LOCAL, 0.5, 0.0)]
 )
-def test_distortions_come_as_often_as_in_ibot(monkeypatch, kind, blur, solarise, distortion):
+def test_distortions_come_as_often_as_in_ibot(monkeypatch, kind, blur, solarise, light, colour):
     """Counts of 500 crops within 4 standard errors of the published probabilities."""
-    transform = MultiCropTransform(8, MultiCrop(distortion=distortion))
+    transform = MultiCropTransform(8, MultiCrop(light=light, colour=colour))
     counts = {"jitter": 0, "grey": 0, "blur": 0, "solarise": 0}
 
     def counted(name: str):
@@ -84,9 +84,13 @@ def test_distortions_come_as_often_as_in_ibot(monkeypatch, kind, blur, solarise,
     with seeded(0):
         for _ in range(500):
             transform._distort(noise(8, 8), kind)
-    expected = {"jitter": 0.8, "grey": 0.2, "blur": blur, "solarise": solarise}
-    for name, published in expected.items():
-        share = published * distortion
+    expected = {
+        "jitter": 0.8,
+        "grey": 0.2 * colour,
+        "blur": blur * light,
+        "solarise": solarise * colour,
+    }
+    for name, share in expected.items():
         assert abs(counts[name] / 500 - share) <= 4 * (share * (1 - share) / 500) ** 0.5, name
 
 
@@ -174,7 +178,8 @@ def test_pickles():
     [
         ({"num_global": 0}, "num_global_crops >= 1 and num_local_crops >= 0, got 0 and 10"),
         ({"local_scale": (0.5, 0.2)}, r"local_scale must be \(low, high\)"),
-        ({"distortion": 1.5}, r"distortion must be in \[0, 1\], got 1\.5"),
+        ({"light": 1.5}, r"light must be in \[0, 1\], got 1\.5"),
+        ({"colour": -1.0}, r"colour must be in \[0, 1\], got -1\.0"),
     ],
 )
 def test_wrong_options(options, message):
@@ -188,3 +193,30 @@ def test_pinned_views():
     views = next(iter(loader)).images
     assert views.global_crops.is_pinned()
     assert views.local_crops.is_pinned()
+
+
+def test_blur_equals_torchvisions_square_kernel():
+    image = noise(40, 50)
+    with seeded(3):
+        blurred = random_blur(image)
+    with seeded(3):
+        radius = torch.empty(()).uniform_(0.1, 2.0).item()
+    expected = multi_crop.F.gaussian_blur(image, kernel_size=[13, 13], sigma=[radius, radius])
+    assert (blurred.int() - expected.int()).abs().max() <= 1
+    assert not torch.equal(blurred, image)
+
+
+def test_colour_stays_where_it_is_wanted():
+    """Light changes scale all channels alike: what was red against green stays so."""
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    image[0], image[1], image[2] = 140, 100, 60
+    plain = MultiCropTransform(16, MultiCrop(light=1.0, colour=0.0))
+    full = MultiCropTransform(16, MultiCrop(light=1.0, colour=1.0))
+    hues = {plain: [], full: []}
+    for transform, seen in hues.items():
+        with seeded(0):
+            for _ in range(40):
+                red, green, blue = transform._distort(image, OTHERS).float().mean((1, 2)).tolist()
+                seen.append((green - blue) / max(red - blue, 1e-6))
+    assert max(abs(hue - 0.5) for hue in hues[plain]) < 0.05
+    assert max(abs(hue - 0.5) for hue in hues[full]) > 0.3

@@ -33,11 +33,12 @@ class MultiCropTransform:
 
     Brightness, contrast, saturation and hue change by up to (0.4, 0.4, 0.2, 0.1) in 80 % of the crops, and
     20 % lose their colour. The first global crop is always blurred, further ones in 10 %, local ones in 50 %;
-    further global crops are solarised in 20 %. All these probabilities are multiplied by the distortion.
+    further global crops are solarised in 20 %. ``crops.light`` multiplies the first two amounts and the
+    probability of a blur; ``crops.colour`` the other two, and the probabilities of grey and of solarisation.
 
     Args:
         image_size: Side of the global crops, or (height, width).
-        crops: How many crops, the size of the local ones, the strength of the distortion.
+        crops: How many crops, the size of the local ones, the strength of what is done to them.
         scale: Smallest and largest share of the image's area in a global crop.
         mean: Of each channel, for values in [0, 1].
         std: Of each channel.
@@ -64,7 +65,8 @@ class MultiCropTransform:
         self.std = std
         self._global = TrainTransform(image_size, scale=scale)
         self._local = TrainTransform(crops.local_size, scale=crops.local_scale)
-        self._jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
+        light, colour = crops.light, crops.colour
+        self._jitter = v2.ColorJitter(0.4 * light, 0.4 * light, 0.2 * colour, 0.1 * colour)
 
     def __call__(self, image: Tensor) -> tuple[Views, Tensor]:
         """The crops of one image.
@@ -94,14 +96,15 @@ class MultiCropTransform:
         return normalise(self._distort(pixels, kind), self.mean, self.std), shown
 
     def _distort(self, pixels: Tensor, kind: Distortion) -> Tensor:
+        light, colour = self.crops.light, self.crops.colour
         changes: list[tuple[float, Callable[[Tensor], Tensor]]] = [
             (0.8, self._jitter),
-            (0.2, lambda x: F.rgb_to_grayscale(x, num_output_channels=3)),
-            (kind.blur, random_blur),
-            (kind.solarise, lambda x: F.solarize(x, SOLARISE_FROM)),
+            (0.2 * colour, lambda x: F.rgb_to_grayscale(x, num_output_channels=3)),
+            (kind.blur * light, random_blur),
+            (kind.solarise * colour, lambda x: F.solarize(x, SOLARISE_FROM)),
         ]
         for probability, change in changes:
-            if torch.rand(()) < probability * self.crops.distortion:
+            if torch.rand(()) < probability:
                 pixels = change(pixels)
         return pixels
 
@@ -109,5 +112,8 @@ class MultiCropTransform:
 def random_blur(pixels: Tensor) -> Tensor:
     """Gaussian blur of a random radius; the kernel reaches three radii, or as far as the image does."""
     radius = torch.empty(()).uniform_(*BLUR_RADIUS).item()
-    reach = min(math.ceil(3 * radius), min(pixels.shape[-2:]) - 1)
-    return F.gaussian_blur(pixels, kernel_size=[2 * reach + 1] * 2, sigma=[radius, radius])
+    side = 2 * min(math.ceil(3 * radius), min(pixels.shape[-2:]) - 1) + 1
+    blurred = pixels.float()
+    for kernel_size in ([side, 1], [1, side]):  # one axis after the other: torchvision's kernel is square
+        blurred = F.gaussian_blur(blurred, kernel_size=kernel_size, sigma=[radius, radius])
+    return blurred.round_().to(pixels.dtype)

@@ -47,7 +47,8 @@ class IBOT(MaskedImageModel):
         num_local_crops: M.
         local_size: Side of a local crop in pixels, a multiple of the patch size.
         local_scale: Smallest and largest share of an image that a local crop covers.
-        distortion: Strength of the augmentation's changes of colour and sharpness, from 0 to 1.
+        light: Strength of the augmentation's changes of brightness, contrast and sharpness, from 0 to 1.
+        colour: Likewise of saturation and hue, grey crops and solarisation.
         teacher_momentum: Of the moving average at the beginning; it rises to 1.
         warmup_teacher_temp: Both of the teacher's temperatures in epoch 0.
         teacher_temp: The temperature of its class tokens after the warm-up.
@@ -79,7 +80,8 @@ class IBOT(MaskedImageModel):
         num_local_crops: int = 10,
         local_size: int = 96,
         local_scale: tuple[float, float] = (0.05, 0.25),
-        distortion: float = 1.0,
+        light: float = 1.0,
+        colour: float = 1.0,
         teacher_momentum: float = 0.996,
         warmup_teacher_temp: float = 0.04,
         teacher_temp: float = 0.07,
@@ -92,7 +94,9 @@ class IBOT(MaskedImageModel):
         super().__init__()
         _check_encoder(encoder, num_local_crops, local_size)
         low, high = local_scale
-        self.multi_crop = MultiCrop(num_global_crops, num_local_crops, local_size, (low, high), distortion)
+        self.multi_crop = MultiCrop(
+            num_global_crops, num_local_crops, local_size, (low, high), light=light, colour=colour
+        )
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
         self.encoder = encoder
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
