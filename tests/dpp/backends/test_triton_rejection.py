@@ -17,7 +17,7 @@ def test_kdpp_samples_are_those_of_the_cpu(interpreted, use_backend, monkeypatch
         calls.append(K.shape)
         return interpreted.sequential_draws(K.float(), uniforms, size, active)
 
-    monkeypatch.setattr(rejection, "ROUNDS", (2,) * 20)  # interpreted draws take their time
+    monkeypatch.setattr(rejection, "ROUNDS", {"cpu": (2,) * 20})  # interpreted draws take their time
     use_backend("torch")  # for marginal kernels
     monkeypatch.setattr(ops, "sequential_draws", draws)
     assert torch.equal(kdpp_from_noise(L, size, noise, method="rejection"), expected)
