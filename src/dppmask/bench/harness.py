@@ -84,10 +84,8 @@ def measure_in_turns(
 
 def _calls_per_timing(fn: Callable[[], object], warmup: int) -> int:
     """Warm up; how many calls make a timing long enough to be read off a clock."""
-    seconds = 0.0
-    for _ in range(warmup):
-        seconds, _ = _time(fn, 1)
-    return min(max(round(SHORTEST / max(seconds, 1e-9)), 1), MOST_CALLS)
+    shortest = min((_time(fn, 1)[0] for _ in range(warmup)), default=SHORTEST)  # others were interrupted
+    return min(max(round(SHORTEST / max(shortest, 1e-9)), 1), MOST_CALLS)
 
 
 def _time(fn: Callable[[], object], calls: int) -> tuple[float, float]:
