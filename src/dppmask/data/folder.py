@@ -1,20 +1,17 @@
 """A folder of images: any depth, any readable format, with or without labels."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dppmask.data.base import ImageSource, Sample, Split
-from dppmask.data.decode import SUFFIXES, UnreadableImageError, read_image
+from dppmask.data.decode import SUFFIXES, read_image
+from dppmask.data.readable import ReadableImages
 from dppmask.errors import UserError
-
-log = logging.getLogger(__name__)
 
 VAL_FOLDERS = ("val", "validation", "test")
 
@@ -97,11 +94,8 @@ class ImageFolder(ImageSource):
         return (train if train.is_dir() else root), (held_out[0] if held_out else None)
 
 
-class _ImageList(ImageSource):
+class _ImageList(ReadableImages):
     """Named image files in a folder.
-
-    A file that cannot be read gives the next one that can; its name is logged once, and counted, by all
-    workers together.
 
     Args:
         folder: Where they lie.
@@ -113,6 +107,7 @@ class _ImageList(ImageSource):
     """
 
     def __init__(self, folder: Path, names: Sequence[str], class_names: list[str] | None) -> None:
+        super().__init__(len(names), str(folder))
         self.folder = folder
         self.class_names = class_names
         if not names:
@@ -120,51 +115,19 @@ class _ImageList(ImageSource):
         # Arrays, because every worker would soon own a copy of a long list: counting references writes to it.
         self._names = np.array([os.fsencode(name) for name in names])
         self._labels = None if class_names is None else _labels(names, class_names)
-        self._unreadable = torch.zeros(len(names), dtype=torch.bool).share_memory_()
         self[0]
 
     def split(self, name: Split) -> "_ImageList":
         """A part has no parts: always raises ``UserError``."""
         raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
 
-    @property
-    def num_unreadable(self) -> int:  # type: ignore[override]
-        """How many files could not be read so far, in this process and its workers."""
-        return int(self._unreadable.sum())
-
     def path(self, index: int) -> Path:
         """The file behind an index."""
         return self.folder / os.fsdecode(self._names[index])
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, or the next readable one after it, cyclically; ``sample_id`` tells which.
-
-        Raises:
-            UserError: If none can be read.
-        """
-        start = range(len(self))[index]
-        reason: UnreadableImageError | None = None
-        for position in (*range(start, len(self)), *range(start)):
-            if not self._unreadable[position]:
-                try:
-                    image = read_image(self.path(position))
-                except UnreadableImageError as error:
-                    reason = reason or error
-                    self._report(position, error)
-                else:
-                    label = None if self._labels is None else int(self._labels[position])
-                    return Sample(image, label=label, sample_id=position)
-        raise UserError(
-            f"none of the {len(self)} images in {self.folder} can be read "
-            f"({reason or 'the log names the reasons'})"
-        )
-
-    def _report(self, position: int, error: UnreadableImageError) -> None:
-        self._unreadable[position] = True
-        log.warning("image left out, the next readable one takes its place: %s", error)
+    def read(self, index: int) -> Sample:
+        label = None if self._labels is None else int(self._labels[index])
+        return Sample(read_image(self.path(index)), label=label, sample_id=index)
 
 
 def image_names(folder: Path, *, leave_out: Path | None = None) -> list[str]:

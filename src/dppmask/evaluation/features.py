@@ -194,6 +194,7 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
         "data": specs.describe(part.data),
         "split": part.split,
         "files": [_stamp(path) for path in source_files(part.images)],
+        "fingerprint": part.images.fingerprint,
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
