@@ -45,6 +45,13 @@ SMALLER = {
 }
 
 
+# Recipes of data that lies somewhere, and where that is.
+OWN_IMAGES = {
+    "data/image_folder": "--data.root {images}",
+    "data/hub": "--data.path {images} --data.cache_dir {cache}",
+}
+
+
 def header(name: str) -> list[str]:
     lines = RECIPES[name].read_text().splitlines()
     return [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
@@ -70,6 +77,7 @@ def parser_of(command: str) -> OptionParser:
 
 
 def write_images(folder: Path, count: int) -> None:
+    folder.mkdir()
     for index in range(count):
         Image.new("RGB", (40, 40), (30 * index, 100, 200)).save(folder / f"{index}.png")
 
@@ -104,9 +112,9 @@ def test_method_recipes_name_every_number_that_matters(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipe_trains_two_steps(name, tmp_path):
     data = SCENES
-    if name == "data/image_folder":
-        data = f"--data.root {tmp_path}"
-        write_images(tmp_path, 8)
+    if name in OWN_IMAGES:
+        data = OWN_IMAGES[name].format(images=tmp_path / "images", cache=tmp_path / "cache")
+        write_images(tmp_path / "images", 8)
     base = "" if name.startswith("methods/") else "--config methods/mae"
     if name in TAUGHT:
         base += " --method.teacher ema"

@@ -309,7 +309,7 @@ def test_numbers_out_of_range(options, message):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_offline_is_one_line(tmp_path, streaming):
     source = HubDataset("nobody/nothing", cache_dir=str(tmp_path), streaming=streaming)
-    with pytest.raises(UserError, match="path: cannot open nobody/nothing: .*(?i:offline)") as caught:
+    with pytest.raises(UserError, match=r"path: cannot open nobody/nothing: .*(?i:offline)") as caught:
         source.split("train")
     assert "\n" not in str(caught.value)
 

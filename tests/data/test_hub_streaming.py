@@ -13,7 +13,6 @@ from dppmask.data import hub_shards
 from dppmask.data.hub_rows import ShardRows
 from dppmask.data.hub_shards import Columns, open_shards
 from dppmask.data.module import Batch, TrainLoader
-from dppmask.data.order import RUN
 from dppmask.data.transforms import train_transform
 from dppmask.errors import UserError
 
@@ -64,30 +63,32 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def undisturbed(part):
-    """One and a half epochs of 24 batches."""
-    return take(loader(part), 36)
+    """More than an epoch of 24 batches."""
+    return take(loader(part), 30)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_resume_at_any_position_with_any_workers(part, undisturbed, num_workers):
-    for position in (3, 24, 25) if num_workers else range(0, 36, 5):
+    for position in (3, 24) if num_workers else (0, 11, 24, 25):
         first = loader(part, num_workers=num_workers)
         assert same(take(first, position), undisturbed[:position])
         second = loader(part, num_workers=2 - num_workers if position == 3 else num_workers)
         second.load_state_dict(first.state_dict())
-        assert same(take(second, 36 - position), undisturbed[position:])
+        assert same(take(second, 30 - position), undisturbed[position:])
 
 
 def test_two_ranks_see_what_one_with_accumulation_sees(part, undisturbed):
-    ranks = [take(loader(part, world_size=2, rank=rank, accumulate=1), 18) for rank in (0, 1)]
+    ranks = [take(loader(part, world_size=2, rank=rank, accumulate=1), 15) for rank in (0, 1)]
     assert same([batch for both in zip(*ranks, strict=True) for batch in both], undisturbed)
 
 
 def test_epochs_are_shuffled_and_whole(part, undisturbed):
-    epochs = [torch.cat([b.sample_ids for b in undisturbed[first : first + 24]]) for first in (0, 24)]
-    assert len(epochs[0].unique()) == len(epochs[0]) == 192
-    assert not torch.equal(epochs[0][:96], epochs[1])
-    assert (epochs[0].diff() == 1).float().mean() < 0.1
+    first, second = (
+        torch.cat([b.sample_ids for b in undisturbed[some]]) for some in (slice(24), slice(24, 30))
+    )
+    assert len(first.unique()) == len(first) == 192
+    assert not torch.equal(first[: len(second)], second)
+    assert (first.diff() == 1).float().mean() < 0.1
 
 
 def test_the_order_is_that_of_the_shards_but_for_blocks(part):
@@ -138,7 +139,7 @@ def test_shards_are_indexed_once_until_they_change(tmp_path, monkeypatch):
     assert len(calls) == 1
     write_tar(path, [{"png": picture(i)} for i in (5, 6, 7, 8)])
     assert numbers(source.split("train")) == [5, 6, 7, 8]
-    for file in (tmp_path / "cache").rglob("*.json"):
+    for file in tmp_path.rglob("*.json"):
         file.write_text("{damaged")
     assert numbers(source.split("train")) == [5, 6, 7, 8]
     assert len(calls) == 3
@@ -205,8 +206,3 @@ def test_what_cannot_be_streamed(tmp_path):
     table([picture(0)]).save_to_disk(tmp_path / "saved")
     with pytest.raises(UserError, match="is a saved table; leave streaming out"):
         opened(tmp_path / "saved", **STREAM).split("train")
-
-
-def test_batches_of_whole_runs_come_from_one_lane(part):
-    """What lets workers share the reading, as test_order.py counts."""
-    assert part.order(torch.Generator())[:RUN].div(10, rounding_mode="floor").unique().numel() < COUNT // 10
