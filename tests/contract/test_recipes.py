@@ -90,9 +90,11 @@ STORED = {
     "data/imagenet100": lambda folder: write_images(
         folder, [f"train/{name}/1.png" for name in read_class_list("imagenet100")]
     ),
+    "data/hub": lambda folder: write_images(folder, [f"{number}.png" for number in range(8)]),
     "data/coco": partial(export, format="coco"),
     "data/clevr": partial(export, format="clevr"),
 }
+LYING_AT = {"data/hub": "--data.path {data} --data.cache_dir {cache}"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -127,7 +129,9 @@ def test_recipe_trains_two_steps(name, tmp_path):
     data = SCENES
     if name in STORED:
         STORED[name](tmp_path / "data")
-        data = f"--data.root {tmp_path / 'data'}"
+        data = LYING_AT.get(name, "--data.root {data}").format(
+            data=tmp_path / "data", cache=tmp_path / "cache"
+        )
     base = "" if name.startswith("methods/") else "--config methods/mae"
     if name in TAUGHT:
         base += " --method.teacher ema"

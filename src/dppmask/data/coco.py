@@ -99,6 +99,7 @@ class _COCOPart(ImageFiles):
         self.class_names = annotations.class_names
         self.annotations = annotations
         self.objects = objects
+        self[0]  # an error now, if nothing here can be read
 
     def sample(self, position: int, image: Tensor) -> Sample:
         """See :meth:`ImageFiles.sample`.
