@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from PIL import Image
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -54,12 +55,17 @@ class FineTuneTransform(TrainTransform):
 
 
 def _rand_augment(notation: str, size: tuple[int, int], mean: tuple[float, ...]) -> RandAugment:
-    """timm's, which moves images by less than half their side and fills what comes into view with the mean."""
+    """timm's, with its factory's choices: fills what comes into view with the mean, bicubically."""
     colour = tuple(min(255, round(255 * channel)) for channel in mean)
-    options = {"translate_const": int(0.45 * min(size)), "img_mean": colour}
+    options = {
+        "translate_const": int(0.45 * min(size)),
+        "img_mean": colour,
+        "interpolation": Image.Resampling.BICUBIC,
+    }
     try:
         return rand_augment_transform(notation, options)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"rand_augment must be in timm's notation such as rand-m9-mstd0.5-inc1, got {notation!r} ({error})"
+            f"rand_augment must be written as timm does, such as rand-m9-mstd0.5-inc1, got {notation!r} "
+            f"({error})"
         ) from None

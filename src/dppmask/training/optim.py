@@ -79,7 +79,7 @@ def layer_wise_groups(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:
-    """Change the learning rate of all parameters, by their ``lr_scale``, and the decay of those that decay."""
+    """Change the learning rate, times the group's ``lr_scale``, and the weight decay of what decays."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
         if group["weight_decay"] > 0:
