@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from dppmask.files import replace_file, write_json
 from dppmask.models.checkpoint import save_encoder
 from dppmask.models.encoder import Encoder
 from dppmask.models.weights import load_encoder, load_into, read_tensors
+from dppmask.rng import seeded
 
 CONFIG, HEAD, ENCODER = "classifier.json", "head.safetensors", "encoder"
+
+_FIRST_WEIGHTS = 21  # keeps the stream of a head's first weights apart from others of the same seed
 
 
 class Classifier(nn.Module):
@@ -41,6 +44,44 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[B, C, H, W]``, normalised as the encoder wants them, to logits ``[B, C]``."""
         return self.head(self.view.pool(self.encoder.encode(images, blocks=self.view.blocks)))
+
+
+def new_classifier(
+    encoder: Encoder,
+    class_names: list[str],
+    *,
+    pooling: Literal["mean", "cls"],
+    drop_path: float,
+    seed: int,
+) -> Classifier:
+    """A copy of an encoder, made ready for fine-tuning, with a fresh head.
+
+    Positions become trainable. Behind "mean" stands a fresh layer norm in place of the encoder's final one.
+
+    Args:
+        encoder: Left as it is.
+        class_names: What the head tells apart.
+        pooling: "mean" of the patch tokens, or "cls".
+        drop_path: Probability that the last block is left out; it falls to 0 at the first.
+        seed: Of the head's weights.
+
+    Raises:
+        UserError: If the encoder cannot be read that way.
+    """
+    arguments = encoder.arguments() | {"position": "learned"}
+    changes = {"drop_path_rate": drop_path, **({"final_norm": False} if pooling == "mean" else {})}
+    arguments["backbone_args"] = arguments["backbone_args"] | changes
+    with seeded(seed, _FIRST_WEIGHTS):
+        copy = Encoder(**arguments)
+        linear = nn.Linear(encoder.embed_dim, len(class_names))
+        nn.init.trunc_normal_(linear.weight, std=2e-5)
+        nn.init.zeros_(linear.bias)
+    state = encoder.state_dict()
+    copy.load_state_dict({name: state[name] for name in copy.state_dict()})
+    copy.mean, copy.std = encoder.mean, encoder.std
+    norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)
+    head = nn.Sequential(norm, linear) if pooling == "mean" else linear
+    return Classifier(copy, head, View(pooling), class_names)
 
 
 def save_classifier(classifier: Classifier, folder: str | Path) -> None:

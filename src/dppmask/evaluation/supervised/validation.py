@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from dppmask.data.transforms import EvalTransform
+from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.baselines import one_hot
 from dppmask.evaluation.features import frozen, part_batches
@@ -49,6 +49,13 @@ class Validation(Callback):
         self.num_unreadable = 0
         self._loss = torch.zeros((), dtype=torch.float64)  # summed over the epoch's micro-batches
         self._micro_batches = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, in sentences."""
+        if not self.num_unreadable:
+            return []
+        return [f"{self.part.split}: {self.num_unreadable} images could not be read and are left out"]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -96,17 +103,20 @@ class Validation(Callback):
             print(f"\r\x1b[2K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
     def _logits(self, model: nn.Module, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of all images that can be read, in index order, on every rank."""
+        """Of all images that can be read, and their labels; ranks divide the work and all get everything."""
         device = next(model.parameters()).device
-        logits, labels = [], []
+        share = ranks.share_of(len(self.part.images), self.compute.batch_size)
+        logits: list[Tensor] = []
+        labels: list[Tensor] = []
         with frozen(model, self.compute):
-            for batch in part_batches(self.part, self.transform, self.compute, "scores", among=self._share()):
+            for batch in part_batches(self.part, self.transform, self.compute, "scores", among=share):
                 logits.append(functional_call(model, dict(weights), batch.images.to(device)).float().cpu())
-                labels.append(batch.labels)
-        return of_all_ranks(logits), of_all_ranks(labels)
+                labels.append(cast(Tensor, batch.labels))
+        joined = [ranks.joined_rows(torch.cat(rows) if rows else None) for rows in (logits, labels)]
+        return cast(Tensor, joined[0]), cast(Tensor, joined[1])
 
 
-def averaged_weights(trainer: Trainer) -> Mapping[str, Tensor]:
+def averaged_weights(trainer: Any) -> Mapping[str, Tensor]:
     """Those of the trainer's ``Average``; empty where it has none."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, Average)]
     return averages[0].weights if averages else {}
