@@ -215,10 +215,10 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
     return digest.hexdigest()
 
 
-def weights_hash(encoder: Encoder) -> str:
+def weights_hash(network: nn.Module) -> str:
     """A hash of all parameters and buffers, with names, shapes and types."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
