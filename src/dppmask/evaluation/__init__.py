@@ -8,6 +8,7 @@ from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.linear_sweep import LinearSweep
 from dppmask.evaluation.mask_statistics import MaskStatistics
+from dppmask.evaluation.multilabel import MultiLabel
 from dppmask.evaluation.run import evaluate
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LinearFast",
     "LinearSweep",
     "MaskStatistics",
+    "MultiLabel",
     "Part",
     "Protocol",
     "Result",
