@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from matplotlib.text import Text
 
@@ -77,7 +79,7 @@ def test_no_label_overlaps_another(labels):
     figure.draw_without_rendering()
     for axes in figure.axes:
         boxes = [text.get_window_extent() for text in axes.get_yticklabels() if isinstance(text, Text)]
-        assert all(not one.overlaps(other) for one, other in zip(boxes, boxes[1:], strict=False))
+        assert all(not one.overlaps(other) for one, other in pairwise(boxes))
 
 
 def test_groups():
