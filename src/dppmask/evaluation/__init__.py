@@ -3,6 +3,7 @@
 from dppmask.evaluation.base import Compute, Part, Protocol, Result, Subject
 from dppmask.evaluation.clustering import Clustering
 from dppmask.evaluation.extract import extract
+from dppmask.evaluation.finetune import Finetune
 from dppmask.evaluation.knn import KNN
 from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
@@ -15,6 +16,7 @@ __all__ = [
     "KNN",
     "Clustering",
     "Compute",
+    "Finetune",
     "Linear",
     "LinearFast",
     "LinearSweep",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dppmask.errors import UserError
 from dppmask.evaluation.baselines import BASELINES, one_hot
@@ -182,6 +182,21 @@ class FittedHead:
     def scores(self, features: Tensor) -> Tensor:
         """``[n, D]`` → ``[n, C]``."""
         return F.linear((features - self.mean) / self.scale, self.weight, self.bias)
+
+    def module(self) -> nn.Sequential:
+        """The same as a network: batch normalisation with these statistics, frozen, and a linear layer."""
+        num_classes, width = self.weight.shape
+        norm = nn.BatchNorm1d(width, affine=False, eps=EPSILON)
+        norm.load_state_dict(
+            {
+                "running_mean": self.mean,
+                "running_var": (self.scale.square() - EPSILON).clamp(min=0.0),
+                "num_batches_tracked": torch.tensor(0),
+            }
+        )
+        linear = nn.Linear(width, num_classes)
+        linear.load_state_dict({"weight": self.weight, "bias": self.bias})
+        return nn.Sequential(norm, linear).to(self.weight.device).eval()
 
     def fit(
         self, features: Tensor, targets: Tensor, loss: Loss, *, l2: float, max_iterations: int

@@ -82,7 +82,8 @@ def measured_batches(
     """
     compute = subject.compute
     knows_objects = part.images[0].objects is not None
-    for batch in part_batches(part, view.transform, compute, "masks", count=count):
+    among = None if count is None else range(min(count, len(part.images)))
+    for batch in part_batches(part, view.transform, compute, "masks", among=among):
         context = make_context(batch.images.to(compute.device), view, subject, needs)
         features = read_features(context, kernel_source)
         stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]
