@@ -10,6 +10,7 @@ from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.linear_sweep import LinearSweep
 from dppmask.evaluation.mask_statistics import MaskStatistics
 from dppmask.evaluation.multilabel import MultiLabel
+from dppmask.evaluation.multilabel_finetune import MultiLabelFinetune
 from dppmask.evaluation.run import evaluate
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "LinearSweep",
     "MaskStatistics",
     "MultiLabel",
+    "MultiLabelFinetune",
     "Part",
     "Protocol",
     "Result",

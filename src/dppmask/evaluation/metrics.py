@@ -1,7 +1,7 @@
 """Accuracy and average precision, each with its standard error over the evaluated images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +115,14 @@ def classification_metrics(scores: Tensor, labels: Tensor, *, seed: int = 0) -> 
     if not labels.any():
         raise UserError("mAP needs at least one positive label among the evaluated images, got none")
     return {"mAP": mean_average_precision(scores, labels, seed=seed)}
+
+
+def labels_without_positives(names: Sequence[str], labels: Tensor) -> list[str]:
+    """Says which of the labels, bool ``[n, L]``, score 0 because no validation image has them, if any."""
+    missing = [name for name, known in zip(names, labels.any(0).tolist(), strict=True) if not known]
+    if not missing:
+        return []
+    return [f"val: no image has {', '.join(missing)}; labels without positives score 0"]
 
 
 def values(found: Scored) -> dict[str, float]:

@@ -1,30 +1,30 @@
 """Images with several labels: a linear layer on frozen features, and every customary metric."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from dppmask.errors import UserError
 from dppmask.evaluation.asl import asymmetric_potential
 from dppmask.evaluation.base import Part
-from dppmask.evaluation.baselines import BASELINES, pixel_votes
+from dppmask.evaluation.baselines import RANDOM_ENCODER, RAW_PIXELS, pixel_votes
 from dppmask.evaluation.features import Pooling
 from dppmask.evaluation.linear_fast import Loss, PenaltySearch, binary_cross_entropy
 from dppmask.evaluation.metrics import Scored
+from dppmask.evaluation.multilabel_baselines import CONSTANTS, constant_metrics
 from dppmask.evaluation.multilabel_metrics import (
     THRESHOLDS,
     check_thresholds,
     label_rows,
     multilabel_metrics,
-    multilabel_values,
 )
 from dppmask.evaluation.probe import Probe, Tables
 from dppmask.evaluation.task import Encoded
 
 LOSSES: dict[str, Loss] = {"bce": binary_cross_entropy, "asl": asymmetric_potential}
-ALL_NEGATIVE, ALL_POSITIVE = CONSTANTS = ("all_negative", "all_positive")
+OFFERED = (*CONSTANTS, RAW_PIXELS, RANDOM_ENCODER)
 
 
 class MultiLabel(Probe):
@@ -36,8 +36,8 @@ class MultiLabel(Probe):
     of :func:`~dppmask.evaluation.multilabel_metrics.counted_metrics`. The table "labels" has a row for each
     label.
 
-    F1 and accuracy depend on how many labels an image has: answers that look at no image, "no label" or
-    "every label", can come close to learned ones. They are baselines here.
+    F1 and accuracy depend on how many labels an image has: answers that look at no image can come close to
+    learned ones. They are baselines here.
 
     Args:
         loss: "bce" = binary cross-entropy, as ADIOS takes on CLEVR; "asl" = the asymmetric loss, as is common
@@ -48,8 +48,8 @@ class MultiLabel(Probe):
         max_iterations: See :class:`~dppmask.evaluation.linear_fast.LinearFast`.
         pooling: See :class:`~dppmask.evaluation.features.View`.
         blocks: See :class:`~dppmask.evaluation.features.View`.
-        baselines: Which of "chance" (every label as likely as it is frequent in the training part),
-            "all_negative", "all_positive", "raw_pixels" (a k-NN), "random_encoder" to report beside.
+        baselines: Which of "chance" (every label is as likely as it is frequent), "all_negative",
+            "all_positive", "raw_pixels" (a k-NN), "random_encoder" to report beside.
 
     Raises:
         UserError: If an argument is outside its range.
@@ -58,7 +58,7 @@ class MultiLabel(Probe):
     *Adversarial Masking for Self-Supervised Learning*, on CLEVR.
     """
 
-    offered = (*BASELINES, *CONSTANTS)
+    offered = OFFERED
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class MultiLabel(Probe):
         max_iterations: int = 200,
         pooling: Pooling = "cls",
         blocks: int = 1,
-        baselines: Sequence[str] = (*BASELINES, *CONSTANTS),
+        baselines: Sequence[str] = OFFERED,
     ) -> None:
         super().__init__(pooling=pooling, blocks=blocks, baselines=baselines)
         if loss not in LOSSES:
@@ -109,24 +109,15 @@ class MultiLabel(Probe):
         """The same metrics; a label is as probable as its weighted share of the neighbours."""
         return self._metrics(pixel_votes(encoded), encoded, seed=seed)
 
-    def assess_chance(self, encoded: Encoded, found: Scored, *, seed: int) -> dict[str, float]:
-        """The same metrics of the shares in the training part, given to every image."""
-        return self._constant(encoded, encoded.train_labels.double().mean(0))
-
     def beside(
         self, encoded: Encoded, found: Scored, *, seed: int
-    ) -> dict[str, Callable[[], dict[str, Any]]]:
+    ) -> dict[str, Callable[[], dict[str, float]]]:
         """See :meth:`~dppmask.evaluation.probe.Probe.beside`."""
-        none, every = (torch.full((encoded.task.num_classes,), value) for value in (0.0, 1.0))
-        return super().beside(encoded, found, seed=seed) | {
-            ALL_NEGATIVE: lambda: self._constant(encoded, none),
-            ALL_POSITIVE: lambda: self._constant(encoded, every),
+        labels, thresholds = encoded.val_labels, self.thresholds
+        constants = {
+            name: partial(constant_metrics, name, labels, thresholds=thresholds) for name in CONSTANTS
         }
+        return super().beside(encoded, found, seed=seed) | constants
 
     def _metrics(self, probabilities: Tensor, encoded: Encoded, *, seed: int) -> Scored:
         return multilabel_metrics(probabilities, encoded.val_labels, thresholds=self.thresholds, seed=seed)
-
-    def _constant(self, encoded: Encoded, probabilities: Tensor) -> dict[str, float]:
-        """The metrics of the same probabilities ``[L]`` for every image."""
-        labels = encoded.val_labels
-        return multilabel_values(probabilities.expand(labels.shape), labels, thresholds=self.thresholds)

@@ -45,13 +45,21 @@ class LabelCounts:
             weights: ``[..., n]``, how often each image counts, n in all; None = once.
         """
         times = torch.ones(len(targets), dtype=torch.float64) if weights is None else weights.double()
-        counts = [times @ each.double() for each in (predicted & targets, predicted, targets)]
-        return cls(*counts, num_images=len(targets))
+        return cls(
+            times @ (predicted & targets).double(),
+            times @ predicted.double(),
+            times @ targets.double(),
+            num_images=len(targets),
+        )
 
     def overall(self) -> "LabelCounts":
         """Entries of all labels counted together: L = 1, and as many images as there were entries."""
-        sums = [each.sum(-1, keepdim=True) for each in (self.hits, self.predicted, self.positives)]
-        return LabelCounts(*sums, num_images=self.num_images * self.hits.shape[-1])
+        return LabelCounts(
+            self.hits.sum(-1, keepdim=True),
+            self.predicted.sum(-1, keepdim=True),
+            self.positives.sum(-1, keepdim=True),
+            num_images=self.num_images * self.hits.shape[-1],
+        )
 
     @property
     def precision(self) -> Tensor:
