@@ -44,6 +44,10 @@ TINY_METHODS = {
 }
 # What a recipe's evaluation needs beyond few images, or less of.
 SMALLER = {
+    "evaluation/finetune": "--protocol.epochs 1 --protocol.warmup_epochs 0 --protocol.batch_size 20 "
+    "--protocol.micro_batch 10",
+    "evaluation/finetune_scenes_tiny": "--protocol.epochs 1 --protocol.warmup_epochs 0 "
+    "--protocol.batch_size 20 --protocol.micro_batch 10",
     "evaluation/knn": "--data.train_size 200",
     "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
     "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
