@@ -6,7 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from dppmask import specs
+from dppmask.data.clevr import CLEVR
+from dppmask.data.coco import COCO
 from dppmask.data.scenes import Scenes
+from dppmask.data.scenes_export import export_scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import MultiLabel, Subject
 from dppmask.evaluation.base import Part
@@ -107,6 +110,19 @@ def test_scenes_have_24_labels():
     assert [row["label"] for row in result.tables["labels"]] == data.class_names
     assert len(data.class_names) == 24
     assert 0.7 < result.baselines["all_negative"]["accuracy_0.5"] < 0.82  # of 3 to 10 objects
+
+
+@pytest.mark.parametrize(("layout", "source"), [("clevr", CLEVR), ("coco", COCO)])
+def test_files_in_official_layouts(tmp_path, layout, source):
+    scenes = Scenes(size=(24, 32), train_size=40, val_size=20)
+    export_scenes(scenes, tmp_path / layout, layout)
+    protocol = MultiLabel(l2=(0.1,), baselines=("all_positive",))
+    result = protocol.run(Subject(tiny_encoder()), source(str(tmp_path / layout)))
+    present = torch.stack([scenes.split("val")[i].labels for i in range(20)])
+    rows = result.tables["labels"]
+    assert [row["label"] for row in rows] == scenes.class_names
+    assert [row["positives"] for row in rows] == present.sum(0).tolist()
+    assert result.baselines["all_positive"]["op_0.5"] == pytest.approx(present.double().mean().item())
 
 
 def test_equal_calls_give_equal_results():

@@ -40,7 +40,7 @@ def found(folder):
 
 def test_the_metrics_are_those_of_the_classifier_it_keeps(found, folder):
     classifier, val = load_classifier(folder / "work" / "classifier"), DATA.split("val")
-    transform = eval_transform_of(classifier.encoder)
+    transform = eval_transform_of(classifier.encoder, val)
     images = torch.stack([transform(val[i].image)[0] for i in range(30)])
     labels = torch.stack([val[i].labels for i in range(30)])
     with torch.no_grad():
