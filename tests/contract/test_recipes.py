@@ -51,6 +51,10 @@ SMALLER = {
     "evaluation/knn": "--data.train_size 200",
     "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
     "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
+    "evaluation/multi_label": "--data.task multi",
+    "evaluation/multi_label_clevr": "--data.task multi",
+    "evaluation/multi_label_coco": "--data.task multi --protocol.epochs 1 --protocol.warmup_epochs 0 "
+    "--protocol.batch_size 20 --protocol.micro_batch 20",
 }
 
 

@@ -14,9 +14,10 @@ from torch import nn
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Subject
 from dppmask.evaluation.classifier import load_classifier, new_classifier
-from dppmask.evaluation.finetune import NOT_KEPT, Finetune
+from dppmask.evaluation.finetune import Finetune
 from dppmask.evaluation.run import evaluate
 from dppmask.evaluation.supervised import FineTuning, loop
+from dppmask.evaluation.supervised.folders import NOT_KEPT
 from dppmask.models.checkpoint import save_encoder
 from dppmask.models.encoder import Encoder
 from dppmask.training.supervised import Supervised

@@ -8,7 +8,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TrainTransform, normalise
+from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, TrainTransform, apply_crop, normalise
 from dppmask.errors import UserError
 
 
@@ -52,6 +52,38 @@ class FineTuneTransform(TrainTransform):
             augmented = self._augment(F.to_pil_image(pixels))
             pixels = torch.from_numpy(np.array(augmented)).permute(2, 0, 1)
         return self._erase(normalise(pixels, self.mean, self.std).contiguous()), crop
+
+
+class WholeImageTransform(FineTuneTransform):
+    """The same without the crop: the whole image is squeezed into the result, as its labels may be anywhere.
+
+    Args:
+        image_size: Side of the result, or (height, width).
+        rand_augment: See :class:`FineTuneTransform`.
+        erasing: See :class:`FineTuneTransform`.
+        mean: Of each channel, for values in [0, 1].
+        std: Of each channel.
+
+    Raises:
+        UserError: If a number is out of range or the notation is not timm's.
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] = 224,
+        *,
+        rand_augment: str | None = "rand-m9-mstd0.5-inc1",
+        erasing: float = 0.25,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(image_size, rand_augment=rand_augment, erasing=erasing, mean=mean, std=std)
+
+    def cut(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`~dppmask.data.transforms.TrainTransform.cut`; all there is to draw is the flip."""
+        flipped = bool(torch.rand(()) < self.flip)
+        crop = torch.tensor([0, 0, *image.shape[-2:], int(flipped)])
+        return apply_crop(image, crop, self.output_size), crop
 
 
 def _rand_augment(notation: str, size: tuple[int, int], mean: tuple[float, ...]) -> RandAugment:

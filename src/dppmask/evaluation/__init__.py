@@ -9,6 +9,8 @@ from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.linear_sweep import LinearSweep
 from dppmask.evaluation.mask_statistics import MaskStatistics
+from dppmask.evaluation.multilabel import MultiLabel
+from dppmask.evaluation.multilabel_finetune import MultiLabelFinetune
 from dppmask.evaluation.run import evaluate
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "LinearFast",
     "LinearSweep",
     "MaskStatistics",
+    "MultiLabel",
+    "MultiLabelFinetune",
     "Part",
     "Protocol",
     "Result",

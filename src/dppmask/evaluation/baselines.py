@@ -21,11 +21,11 @@ PIXEL_TEMPERATURE = 0.07
 _RANDOM_WEIGHTS = 7  # keeps the stream of fresh weights apart from others of the same seed
 
 
-def check_baselines(names: Sequence[str]) -> None:
-    """Raise UserError unless all names are known."""
+def check_baselines(names: Sequence[str], offered: Sequence[str] = BASELINES) -> None:
+    """Raise UserError unless all names are among those a protocol offers."""
     for name in names:
-        if name not in BASELINES:
-            raise UserError(f"baseline {name!r} does not exist; {nearest(name, BASELINES)}")
+        if name not in offered:
+            raise UserError(f"baseline {name!r} does not exist; {nearest(name, offered)}")
 
 
 def chance_level(encoded: Encoded) -> float:

@@ -1,25 +1,20 @@
 """Fine-tuning: the whole encoder learns to name classes, as MAE trains it."""
 
-import contextlib
-import hashlib
-import json
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dppmask import specs
 from dppmask.data.augment import FineTuneTransform
 from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
-from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.baselines import CHANCE, RANDOM_ENCODER, random_encoder
 from dppmask.evaluation.classifier import new_classifier
-from dppmask.evaluation.features import weights_hash
 from dppmask.evaluation.metrics import classification_metrics, errors, values
 from dppmask.evaluation.supervised import FineTuning
+from dppmask.evaluation.supervised.folders import identity_of, kept_notes, working_folder
 from dppmask.evaluation.supervised.targets import mixing, soft_cross_entropy
 from dppmask.models.encoder import Encoder
 
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from dppmask.evaluation.supervised import FineTuned
 
 OPTIMISTIC = "top1_best is the best epoch on val, chosen on val itself: optimistic, but what MAE reports"
-NOT_KEPT = "trained in a temporary folder: nothing is kept, nothing can be resumed; give out to keep it"
 
 
 class Finetune(Protocol):
@@ -133,7 +127,7 @@ class Finetune(Protocol):
         encoder = subject.require_encoder(self.name)
         train, val = Part.open(data, "train"), Part.open(data, "val")
         names = train.require_single_label(self.name, instead="LinearFast")
-        with self._folder(subject, data, seed) as folder:
+        with working_folder(self, subject, data, seed=seed) as folder:
             train_on = partial(self._train, names=names, train=train, val=val, subject=subject, seed=seed)
             found = train_on(encoder, folder)
             beside = {CHANCE: best_and_last(found.chance, found.chance)}
@@ -146,7 +140,7 @@ class Finetune(Protocol):
             standard_errors=best_and_last(errors(found.last), errors(found.best)),
             baselines={name: beside[name] for name in self.baselines},
             tables={"epochs": [dict(row) for row in found.rows]},
-            notes=[OPTIMISTIC, *found.notes, *([] if self._keeps(subject) else [NOT_KEPT])],
+            notes=[OPTIMISTIC, *found.notes, *kept_notes(self, subject)],
         )
 
     def _train(
@@ -182,44 +176,8 @@ class Finetune(Protocol):
             transform=transform,
             seed=seed,
             compute=subject.compute,
-            identity={"protocol": self._identity(), "data": specs.describe(train.data)},
+            identity={"protocol": identity_of(self), "data": specs.describe(train.data)},
         )
-
-    def _identity(self) -> dict[str, Any]:
-        """The settings but for where the work is kept and what is trained beside."""
-        described = specs.describe(self)
-        for name in ("out", "baselines"):
-            del described["init_args"][name]
-        return described
-
-    def _keeps(self, subject: Subject) -> bool:
-        return self.out is not None or subject.run is not None
-
-    @contextlib.contextmanager
-    def _folder(self, subject: Subject, data: ImageSource, seed: int) -> Iterator[Path]:
-        """Where to work: ``out``, a folder in the run, or a temporary one that all ranks share."""
-        if self.out is not None:
-            yield Path(self.out)
-        elif subject.run is not None:
-            encoder = subject.require_encoder(self.name)
-            everything = {
-                "protocol": self._identity(),
-                "data": specs.describe(data),
-                "seed": seed,
-                "weights": weights_hash(encoder),
-                "image_size": list(encoder.image_size),
-                "precision": subject.compute.precision,
-            }
-            text = json.dumps(everything, sort_keys=True).encode()
-            yield subject.run / "finetune" / hashlib.blake2b(text, digest_size=8).hexdigest()
-        elif ranks.num_ranks() > 1:
-            raise UserError(
-                f"{self.name} on several devices needs a folder they share, and this encoder has no run; "
-                "give protocol.out"
-            )
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                yield Path(folder) / "finetune"
 
     def _check(self) -> None:
         for name in ("drop_path", "label_smoothing"):

@@ -8,6 +8,7 @@ from torch import Tensor
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.features import Features, View, frozen_features
+from dppmask.evaluation.metrics import labels_without_positives
 from dppmask.models.encoder import Encoder
 
 
@@ -82,9 +83,7 @@ class Encoded:
         """Says what could not be read, and which labels mAP scores 0 because no validation image has them."""
         notes = self.train.notes(self.task.train) + self.val.notes(self.task.val)
         if self.val_labels.ndim > 1:
-            known = zip(self.task.class_names, self.val_labels.any(0).tolist(), strict=True)
-            if missing := [name for name, is_known in known if not is_known]:
-                notes.append(f"val: no image has {', '.join(missing)}; labels without positives score 0")
+            notes += labels_without_positives(self.task.class_names, self.val_labels)
         return notes
 
 

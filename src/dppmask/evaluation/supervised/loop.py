@@ -118,7 +118,7 @@ def fine_tune(
     """
     folder, compute = Path(folder), compute or Compute()
     transform = transform or fine_tune_transform_of(classifier.encoder)
-    val_transform = val_transform or eval_transform_of(classifier.encoder)
+    val_transform = val_transform or eval_transform_of(classifier.encoder, val)
     mix = mix or partial(plain_targets, num_classes=len(classifier.class_names))
     work = specs.describe(
         {
