@@ -7,7 +7,7 @@ from coloured_images import Coloured, tiny_encoder
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import Compute, MaskStatistics, Subject
-from dppmask.evaluation.mask_statistics import label_of
+from dppmask.evaluation.strategies import label_of
 from dppmask.masks import AttMask, BlockMask, Coarse, DPPMask, KDPPMask, RandomMask
 from dppmask.specs import describe
 

@@ -36,6 +36,10 @@ class PatchObjects:
         counts = torch.tensor([len(pixels) for pixels in seen])
         return cls(torch.cat(seen), torch.arange(len(seen)).repeat_interleave(counts), len(seen))
 
+    def repeated(self, row: int, times: int) -> "PatchObjects":
+        """The objects of one image, as those of a batch that shows it many times."""
+        return PatchObjects.join([self.pixels[self.image == row]] * times)
+
     def visible_share(self, mask: Mask) -> Tensor:
         """The share of each object's pixels that lie on visible patches, ``[O]``."""
         visible = ~mask.masked.cpu()[self.image]  # [O, N]
@@ -107,6 +111,21 @@ def overlap(one: Mask, other: Mask) -> Tensor:
 def greedy_picks(gains: Tensor) -> Tensor:
     """Number of patches picked for their gain, float64 ``[B]``, from the scores ``[B, N]`` of DPP masks."""
     return (gains > 0).sum(1).double().cpu()
+
+
+def beside_random(values: tuple[Tensor, Tensor], random: tuple[Tensor, Tensor] | None) -> dict[str, float]:
+    """Value and standard error of a statistic, and of its difference to random masks, paired by image.
+
+    Args:
+        values: Numerator and denominator of each image, ``[n]`` each.
+        random: The same of random masks, with equal denominators; None leaves the difference out.
+    """
+    value, error = ratio(*values)
+    columns = {"value": value, "standard_error": error}
+    if random is not None:
+        difference, error = ratio(values[0] - random[0], values[1])
+        columns |= {"minus_random": difference, "minus_random_standard_error": error}
+    return columns
 
 
 def ratio(numerators: Tensor, denominators: Tensor) -> tuple[float, float]:
