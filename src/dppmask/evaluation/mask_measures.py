@@ -9,6 +9,8 @@ from torch import Tensor
 from dppmask.dpp import gaussian_kernel
 from dppmask.masks.base import Mask
 
+Found = dict[str, tuple[Tensor, Tensor]]  # statistic → numerator and denominator of each image, float64 [B]
+
 LOST_BELOW = 0.05  # an object of which less is visible counts as lost
 JITTER = (
     1e-6  # added to the unit diagonal before the determinant: repeated patches cost ln(1e-6), not infinity
@@ -44,6 +46,10 @@ class PatchObjects:
         """The share of each object's pixels that lie on visible patches, ``[O]``."""
         visible = ~mask.masked.cpu()[self.image]  # [O, N]
         return (self.pixels * visible).sum(1) / self.pixels.sum(1)
+
+    def lose_any(self, mask: Mask) -> Tensor:
+        """Whether the mask of an image loses at least one of its objects, bool ``[B]``."""
+        return self.per_image(self.visible_share(mask) < LOST_BELOW) > 0
 
     def per_image(self, values: Tensor) -> Tensor:
         """Sum one value per object over the objects of each image: ``[O]`` → float64 ``[B]``."""

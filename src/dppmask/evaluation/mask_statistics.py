@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from dppmask.errors import UserError
 from dppmask.evaluation import mask_measures as measures
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
-from dppmask.evaluation.mask_measures import PatchObjects, beside_random, ratio
+from dppmask.evaluation.mask_measures import Found, PatchObjects, beside_random, ratio
 from dppmask.evaluation.strategies import check_known, compared_strategies, default_source, open_several
 from dppmask.masks import Mask, MaskContext, MaskStrategy, num_masked_for
 from dppmask.masks.base import check_ratio
@@ -159,9 +159,6 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-Found = dict[str, tuple[Tensor, Tensor]]  # statistic → numerator and denominator of each image, float64 [B]
-
-
 def measure(
     strategy: MaskStrategy, masks: Sequence[Mask], batch: MeasuredBatch, features: Tensor, *, bandwidth: float
 ) -> Found:
@@ -238,7 +235,7 @@ def summarise(
     """
     found = {label: tally.joined() for label, tally in tallies.items()}
     random = found[next(iter(found))]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"strategy": label, "statistic": name, **beside_random(values, random.get(name))}
         for label, statistics_ in found.items()
         for name, values in statistics_.items()
