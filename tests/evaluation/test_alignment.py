@@ -56,10 +56,10 @@ def loses(objects, masked):
 
 @torch.no_grad()
 def test_numbers_are_those_of_a_loop_over_images_and_masks(encoder, scenes):
-    protocol = Alignment([DPPMask(0.3)], mask_ratios=[0.82], **SMALL)
+    protocol = Alignment([DPPMask(0.3)], mask_ratios=[0.75], **SMALL)
     result = protocol.run(Subject(encoder), scenes)
-    for strategy, label in ((RandomMask(), "RandomMask@0.82"), (DPPMask(0.3), "DPPMask@0.82")):
-        alignment, diversity, lost = naive(encoder, scenes, strategy, 52)
+    for strategy, label in ((RandomMask(), "RandomMask@0.75"), (DPPMask(0.3), "DPPMask@0.75")):
+        alignment, diversity, lost = naive(encoder, scenes, strategy, 48)
         for name, values in {
             "alignment_l2": alignment.mean(0),
             "diversity_l2": diversity,
@@ -78,7 +78,7 @@ def test_numbers_are_those_of_a_loop_over_images_and_masks(encoder, scenes):
             "lost_l2": alignment[lost],
             "lost_minus_kept_l2": torch.tensor(differences),
         }.items():
-            assert len(values) > 1
+            assert len(values) > 0
             assert result.metrics[f"{label}/{name}"] == pytest.approx(values.mean().item(), rel=1e-3)
 
 
