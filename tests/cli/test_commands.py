@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -303,8 +304,15 @@ def test_help_offers_what_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "one of: ImageFolder, Scenes)" in text
-    for name in ("MaskStrategy,", "FeatureMask", "ImageSource,", "ImageList", "MaskedImageModel,"):
+    assert re.search(r"one of: (\w+, )*HubDataset, ImageFolder, (\w+, )*Scenes(, \w+)*\)", text)
+    for name in (
+        "MaskStrategy,",
+        "FeatureMask",
+        "ImageSource,",
+        "ReadableImages",
+        "ImageList",
+        "MaskedImageModel,",
+    ):
         assert name not in text
 
 

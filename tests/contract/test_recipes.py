@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from dppmask.commands import recipes
-from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
+from dppmask.evaluation.run import evaluate
 from dppmask.models.mae import MAE
 from dppmask.specs import build
 from dppmask.training.run import pretrain
