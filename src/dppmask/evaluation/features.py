@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 from dppmask import specs
 from dppmask.data.base import ImageSource
 from dppmask.data.module import Batch, eval_batches
-from dppmask.data.transforms import EvalTransform
+from dppmask.data.transforms import RESIZE_RATIO, EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Compute, Part
@@ -160,10 +160,19 @@ def _without_stand_ins(batch: Batch, ids: Tensor) -> Batch:
     return Batch(batch.images[own], ids[own], batch.crops[own], labels)
 
 
-def eval_transform_of(encoder: Encoder) -> EvalTransform:
-    """The transform for testing at the size and with the normalisation of an encoder."""
+def eval_transform_of(encoder: Encoder, images: ImageSource) -> EvalTransform:
+    """The transform for testing at the size and with the normalisation of an encoder.
+
+    Images that their source wants whole are squeezed into that size; others lose their border.
+    """
     height, width = encoder.image_size
-    return EvalTransform((height, width), mean=encoder.mean, std=encoder.std)
+    ratio = resize_ratio_of(images)
+    return EvalTransform((height, width), resize_ratio=ratio, mean=encoder.mean, std=encoder.std)
+
+
+def resize_ratio_of(images: ImageSource) -> float | None:
+    """How far images are resized beyond the crop for testing; None where they stay whole."""
+    return None if images.whole else RESIZE_RATIO
 
 
 def frozen_features(
@@ -190,10 +199,11 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
     """A hash of everything the features depend on: weights, architecture, images, transform, versions."""
     description = {
         "encoder": encoder.arguments(),
-        "transform": specs.describe(eval_transform_of(encoder)),
+        "transform": specs.describe(eval_transform_of(encoder, part.images)),
         "data": specs.describe(part.data),
         "split": part.split,
         "files": [_stamp(path) for path in source_files(part.images)],
+        "fingerprint": part.images.fingerprint,
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
@@ -205,10 +215,10 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
     return digest.hexdigest()
 
 
-def weights_hash(encoder: Encoder) -> str:
+def weights_hash(network: nn.Module) -> str:
     """A hash of all parameters and buffers, with names, shapes and types."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -221,8 +231,11 @@ def source_files(images: ImageSource) -> list[Path]:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change."""
-    stat = path.stat()
+    """Name, size and time of change; -1 for a file that is not there, which another image replaces."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return str(path), -1, -1
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
@@ -232,7 +245,8 @@ def _extract(encoder: Encoder, part: Part, view: View, compute: Compute, title: 
     share = ranks.share_of(len(part.images), compute.batch_size)
     values, ids, labels = [], [], []
     with frozen(encoder, compute):
-        for batch in part_batches(part, eval_transform_of(encoder), compute, title, among=share):
+        transform = eval_transform_of(encoder, part.images)
+        for batch in part_batches(part, transform, compute, title, among=share):
             tokens = encoder.encode(batch.images.to(compute.device), blocks=view.blocks)
             values.append(view.pool(tokens).cpu())
             ids.append(batch.sample_ids)
