@@ -1,4 +1,4 @@
-"""Every evaluation on the embedded default: pre-train once, score by all protocols, say what clears its baselines.
+"""Every evaluation on the embedded default: pre-train once, score by all protocols, compare with baselines.
 
 ``python -m dppmask.chain --scale full|smoke --out FOLDER`` runs ``dppmask`` commands, each shown as one would
 type it. Called again on the same folder it goes on: the pre-training is resumed or left alone if finished,
@@ -20,7 +20,10 @@ from dppmask.training.environment import describe_environment
 from dppmask.typed import as_typed, record_of, run_command
 
 RECIPE, MASK = "mae_scenes_tiny", "masks/dpp"
-ESTIMATED = ("raw_pixels", "random_encoder")  # baselines that are scored on images, and as unsure as the result
+ESTIMATED = (
+    "raw_pixels",
+    "random_encoder",
+)  # baselines that are scored on images, and as unsure as the result
 RECORDS = "records.jsonl"
 
 
@@ -96,7 +99,10 @@ def steps(scale: Scale) -> list[Step]:
         Step("alignment", "multi", {"config": "evaluation/alignment", "protocol.num_images": 64}),
         Step("fine-tuning", "single", {"config": "finetune_scenes_tiny"} | tuning, top1),
         Step(
-            "24 labels, fine-tuning", "multi", {"protocol": "MultiLabelFinetune"} | tuning | asl, {"mAP": "mAP"}
+            "24 labels, fine-tuning",
+            "multi",
+            {"protocol": "MultiLabelFinetune"} | tuning | asl,
+            {"mAP": "mAP"},
         ),
     ]
 
