@@ -106,7 +106,8 @@ def plain_model(encoder: Encoder) -> nn.Module:
 def plain_features(model: nn.Module, encoder: Encoder, images: Tensor, batch: int) -> Tensor:
     """Class tokens ``[n, D]`` in a few lines of one's own."""
     device = next(model.parameters()).device
-    loader = DataLoader(Plain(images, eval_transform_of(encoder)), batch_size=batch)
+    transform = eval_transform_of(encoder, Decoded(images))
+    loader = DataLoader(Plain(images, transform), batch_size=batch)
     with torch.no_grad():
         return torch.cat([model.forward_features(x.to(device))[:, 0].cpu() for x in loader])
 
