@@ -38,6 +38,9 @@ COMMANDS = {
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
     ),
     "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
+    "backgrounds": Command(
+        "dppmask.commands.backgrounds:main", "write images with other backgrounds, for --protocol Backgrounds"
+    ),
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"
