@@ -37,6 +37,9 @@ COMMANDS = {
     "export": Command(
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
     ),
+    "scenes": Command(
+        "dppmask.commands.scenes:main", "write the built-in data as ImageFolder, CLEVR or COCO"
+    ),
     "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
     "backgrounds": Command(
         "dppmask.commands.backgrounds:main", "write images with other backgrounds, for --protocol Backgrounds"

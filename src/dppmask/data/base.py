@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from dppmask.errors import UserError, nearest
 
 Split = Literal["train", "val"]
 
@@ -36,11 +38,14 @@ class ImageSource(Dataset[Sample], ABC):
         class_names: Names of the classes (single label) or labels (multi-label); None where images are
             unlabelled.
         multi_label: Whether samples carry ``labels`` instead of ``label``.
+        whole: Whether images are tested whole: squeezed into the encoder's input instead of cropped, because
+            what they are labelled with may stand at their border.
         num_unreadable: How many images could not be read so far; others took their place.
     """
 
     class_names: list[str] | None = None
     multi_label: bool = False
+    whole: bool = False
     num_unreadable: int = 0
 
     @abstractmethod
@@ -56,3 +61,9 @@ class ImageSource(Dataset[Sample], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def check_split(name: str) -> None:
+    """Raise UserError unless this is the name of a part."""
+    if name not in get_args(Split):
+        raise UserError(f"split must be train or val, got {name!r}; {nearest(name, get_args(Split))}")

@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 from dppmask import specs
 from dppmask.data.base import ImageSource
 from dppmask.data.module import Batch, eval_batches
-from dppmask.data.transforms import EvalTransform
+from dppmask.data.transforms import RESIZE_RATIO, EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.progress import reported
@@ -159,10 +159,19 @@ def _without_stand_ins(batch: Batch, ids: Tensor) -> Batch:
     return Batch(batch.images[own], ids[own], batch.crops[own], labels)
 
 
-def eval_transform_of(encoder: Encoder) -> EvalTransform:
-    """The transform for testing at the size and with the normalisation of an encoder."""
+def eval_transform_of(encoder: Encoder, images: ImageSource) -> EvalTransform:
+    """The transform for testing at the size and with the normalisation of an encoder.
+
+    Images that their source wants whole are squeezed into that size; others lose their border.
+    """
     height, width = encoder.image_size
-    return EvalTransform((height, width), mean=encoder.mean, std=encoder.std)
+    ratio = resize_ratio_of(images)
+    return EvalTransform((height, width), resize_ratio=ratio, mean=encoder.mean, std=encoder.std)
+
+
+def resize_ratio_of(images: ImageSource) -> float | None:
+    """How far images are resized beyond the crop for testing; None where they stay whole."""
+    return None if images.whole else RESIZE_RATIO
 
 
 def frozen_features(
@@ -190,10 +199,10 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
     """A hash of everything the features depend on: weights, architecture, images, transform, versions."""
     description = {
         "encoder": encoder.arguments(),
-        "transform": specs.describe(eval_transform_of(encoder)),
+        "transform": specs.describe(eval_transform_of(encoder, part.images)),
         "data": specs.describe(part.data),
         "split": part.split,
-        "files": [_stamp(path) for path in source_files(part.images)],
+        "files": [_stamp(path) for path in (*source_files(part.images), *_listing(part.images))],
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
@@ -220,9 +229,18 @@ def source_files(images: ImageSource) -> list[Path]:
     return [path(index) for index in range(len(images))] if path else []
 
 
+def _listing(images: ImageSource) -> list[Path]:
+    """The file that says what the images show, where there is one."""
+    path = getattr(images, "listed_in", None)
+    return [path] if path else []
+
+
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change."""
-    stat = path.stat()
+    """Name, size and time of change; -1 for a file that is not there, which another image replaces."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return str(path), -1, -1
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
@@ -230,7 +248,7 @@ def _extract(encoder: Encoder, part: Part, view: View, compute: Compute, title: 
     encoder = encoder.to(compute.device)
     values, ids, labels = [], [], []
     with frozen(encoder, compute):
-        for batch in part_batches(part, eval_transform_of(encoder), compute, title):
+        for batch in part_batches(part, eval_transform_of(encoder, part.images), compute, title):
             tokens = encoder.encode(batch.images.to(compute.device), blocks=view.blocks)
             values.append(view.pool(tokens).cpu())
             ids.append(batch.sample_ids)

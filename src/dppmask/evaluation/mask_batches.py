@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dppmask.data.base import ImageSource
 from dppmask.data.transforms import EvalTransform
 from dppmask.evaluation.base import Part, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches
+from dppmask.evaluation.features import eval_transform_of, frozen, part_batches, resize_ratio_of
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches
 from dppmask.masks import MaskContext, Tokens
 from dppmask.masks.features import Source, read_features
@@ -27,14 +28,15 @@ class PatchView:
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, encoder: Encoder) -> "PatchView":
-        """As an encoder does it."""
-        return cls(eval_transform_of(encoder), encoder.grid)
+    def of(cls, encoder: Encoder, images: ImageSource) -> "PatchView":
+        """As an encoder sees the images."""
+        return cls(eval_transform_of(encoder, images), encoder.grid)
 
     @classmethod
-    def square(cls, side: int, patch_size: int) -> "PatchView":
+    def square(cls, side: int, patch_size: int, images: ImageSource) -> "PatchView":
         """Square images and patches."""
-        return cls(EvalTransform(side), (side // patch_size, side // patch_size))
+        transform = EvalTransform(side, resize_ratio=resize_ratio_of(images))
+        return cls(transform, (side // patch_size, side // patch_size))
 
     def locate(self, stored: Sequence[Tensor | None]) -> PatchObjects | None:
         """The objects of stored images on their patches; None if an image does not say where."""
