@@ -44,6 +44,7 @@ COMMANDS = {
     "backgrounds": Command(
         "dppmask.commands.backgrounds:main", "write images with other backgrounds, for --protocol Backgrounds"
     ),
+    "variants": Command("dppmask.commands.variants:main", "draw images with other backgrounds side by side"),
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"

@@ -140,7 +140,7 @@ class CutOutVariants(VariantSource):
         self.min_area = min_area
         self.max_box = max_box
         self.seed = seed
-        self.whole = size is not None
+        self.whole = size is not None  # cropped by us
         self._opened: dict[Split, tuple[ImageSource, Plan]] = {}  # shared by all variants of this source
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dppmask.data.base import ImageSource, Sample, Split
+from dppmask.data.base import Sample, Split
 from dppmask.data.folder import ImageFolder
 from dppmask.data.in9_classes import FOLDERS
 from dppmask.data.variants import VARIANTS, VariantPart, VariantSource, check_variant
@@ -37,7 +37,7 @@ class IN9(VariantSource):
         MadryLab/backgrounds_challenge.
     """
 
-    whole = True
+    whole = True  # cropped before they were stored
 
     def __init__(self, root: str, *, selected: str = "original") -> None:
         check_variant(selected)
@@ -120,7 +120,7 @@ class IN9Part(VariantPart):
         self.masks = masks
         self.class_folders = class_folders
         self.class_names = class_names(class_folders)
-        self._images: ImageSource = ImageFolder(str(folder)).split("train")
+        self._images = ImageFolder(str(folder)).split("train")
         if empty := sorted(set(class_folders) - set(self._images.class_names or ())):
             raise UserError(f"{folder} has no images in {', '.join(map(repr, empty))}")
 
@@ -131,7 +131,7 @@ class IN9Part(VariantPart):
 
     def path(self, index: int) -> Path:
         """The file of an image."""
-        return self._images.path(index)  # type: ignore[attr-defined]
+        return self._images.path(index)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -27,9 +27,9 @@ OTHER_SCENES = range(10**6, 2 * 10**6)  # beyond the data set: scenes whose floo
 class SceneVariants(VariantSource):
     """The variants of :class:`~dppmask.data.scenes.Scenes` with the task "single".
 
-    Foregrounds are the same in all variants, their shadows and soft borders too where there is a floor. The
-    floor of a mixed image is that of a scene outside the data set, of the same, a random or the next class. It
-    tells the class of that scene as often as any floor does its own.
+    Foregrounds are the same in all variants, as are their shadows and borders where there is a floor. A mixed
+    image has the floor of a scene outside the data set, of the same, a random or the next class, which tells
+    the class of that scene as often as any floor does its own.
 
     Args:
         scenes: The scenes.

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from dppmask.data.base import ImageSource, Sample, Split
 from dppmask.data.folder import ImageFolder
+from dppmask.data.image_files import FileSource, ImageFiles
 from dppmask.errors import UserError
 
 MASK_SUFFIXES = (".png", ".npy")
 
 
-class SegmentedFolder(ImageSource):
+class SegmentedFolder(FileSource):
     """Images as in :class:`~dppmask.data.folder.ImageFolder`, masks of the same names in another folder.
 
     The mask of ``root/val/cat/1.jpg`` is ``masks/val/cat/1.png`` or ``.npy``. In a picture whatever is not
@@ -36,11 +37,6 @@ class SegmentedFolder(ImageSource):
         self.val_fraction = val_fraction
         self._folder = ImageFolder(root, val_fraction=val_fraction)
 
-    @property
-    def class_names(self) -> list[str] | None:  # type: ignore[override]
-        """Of the training part."""
-        return self._folder.class_names
-
     def split(self, name: Split) -> "SegmentedPart":
         """Open a part.
 
@@ -52,12 +48,6 @@ class SegmentedFolder(ImageSource):
             raise UserError(f"masks must be a folder of png or npy files, but {self.masks} is none")
         return SegmentedPart(self._folder.split(name), Path(self.root).expanduser(), masks)
 
-    def __len__(self) -> int:
-        return len(self.split("train"))
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.split("train")[index]
-
 
 class SegmentedPart(ImageSource):
     """A part of a folder with masks.
@@ -68,7 +58,7 @@ class SegmentedPart(ImageSource):
         masks: The folder of masks.
     """
 
-    def __init__(self, images: ImageSource, root: Path, masks: Path) -> None:
+    def __init__(self, images: ImageFiles, root: Path, masks: Path) -> None:
         self._images = images
         self.root = root
         self.masks = masks
@@ -85,7 +75,7 @@ class SegmentedPart(ImageSource):
 
     def path(self, index: int) -> Path:
         """The file of an image."""
-        return self._images.path(index)  # type: ignore[attr-defined]
+        return self._images.path(index)
 
     def __len__(self) -> int:
         return len(self._images)

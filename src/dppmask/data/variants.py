@@ -24,13 +24,7 @@ MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
 
 class VariantPart(ImageSource):
-    """An opened part of one variant; whatever does not need pixels is known without reading them.
-
-    Attributes:
-        whole: As of its source.
-    """
-
-    whole: bool = False
+    """An opened part of one variant; whatever does not need pixels is known without reading them."""
 
     @abstractmethod
     def label(self, index: int) -> int:
@@ -63,11 +57,9 @@ class VariantSource(ImageSource, ABC):
 
     Attributes:
         selected: Which variant this is.
-        whole: Whether images are tested whole, as those of the release are: they have been cropped already.
     """
 
     selected: str = "original"
-    whole: bool = False
 
     @abstractmethod
     def variants(self, split: Split) -> Sequence[str]:

@@ -12,12 +12,10 @@ from dppmask.data.variants import VariantPart
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.classifier import CONFIG, Classifier, load_classifier
-from dppmask.evaluation.features import View, frozen_features
+from dppmask.evaluation.features import View, frozen_features, resize_ratio_of
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.published_classifier import load_published
 from dppmask.models.encoder import Encoder
-
-WHOLE, CROPPED = 1.0, 256 / 224  # size of the resized image over that of the crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +49,9 @@ class JudgedClassifier:
 
     def transform(self, images: VariantPart) -> EvalTransform:
         """What images go through: resized to the input, and cropped only if they were not before."""
-        ratio = WHOLE if images.whole else CROPPED
-        return EvalTransform(self.image_size, resize_ratio=ratio, mean=self.mean, std=self.std)
+        return EvalTransform(
+            self.image_size, resize_ratio=resize_ratio_of(images), mean=self.mean, std=self.std
+        )
 
 
 def open_classifier(source: str, weights: str | None) -> JudgedClassifier:
