@@ -303,8 +303,15 @@ def test_help_offers_what_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "one of: ImageFolder, Scenes)" in text
-    for name in ("MaskStrategy,", "FeatureMask", "ImageSource,", "ImageList", "MaskedImageModel,"):
+    assert "one of: CLEVR, COCO, ImageFolder, Scenes)" in text
+    for name in (
+        "MaskStrategy,",
+        "FeatureMask",
+        "ImageSource,",
+        "ImageFiles",
+        "FileSource",
+        "MaskedImageModel,",
+    ):
         assert name not in text
 
 

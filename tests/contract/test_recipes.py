@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from PIL import Image
 from dppmask.commands import recipes
 from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
+from dppmask.data.class_list import read_class_list
+from dppmask.data.scenes import Scenes
+from dppmask.data.scenes_export import export_scenes
 from dppmask.models.mae import MAE
 from dppmask.specs import build
 from dppmask.training.run import pretrain
@@ -69,9 +74,25 @@ def parser_of(command: str) -> OptionParser:
     return OptionParser("", evaluate)
 
 
-def write_images(folder: Path, count: int) -> None:
-    for index in range(count):
-        Image.new("RGB", (40, 40), (30 * index, 100, 200)).save(folder / f"{index}.png")
+def write_images(folder: Path, names: Iterable[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (2 * number, 100, 200)).save(folder / name)
+
+
+def export(folder: Path, format: str) -> None:
+    export_scenes(Scenes(size=32, train_size=8, val_size=1), folder, format)
+
+
+# Recipes of images on disk: writes as many as make two steps.
+STORED = {
+    "data/image_folder": lambda folder: write_images(folder, [f"{number}.png" for number in range(8)]),
+    "data/imagenet100": lambda folder: write_images(
+        folder, [f"train/{name}/1.png" for name in read_class_list("imagenet100")]
+    ),
+    "data/coco": partial(export, format="coco"),
+    "data/clevr": partial(export, format="clevr"),
+}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -104,9 +125,9 @@ def test_method_recipes_name_every_number_that_matters(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipe_trains_two_steps(name, tmp_path):
     data = SCENES
-    if name == "data/image_folder":
-        data = f"--data.root {tmp_path}"
-        write_images(tmp_path, 8)
+    if name in STORED:
+        STORED[name](tmp_path / "data")
+        data = f"--data.root {tmp_path / 'data'}"
     base = "" if name.startswith("methods/") else "--config methods/mae"
     if name in TAUGHT:
         base += " --method.teacher ema"
@@ -114,7 +135,7 @@ def test_recipe_trains_two_steps(name, tmp_path):
     line = f"{base} --config {name} {data} {TINY} {TINY_METHODS[method]} --run {tmp_path / 'run'}".split()
     result = pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(line))
     assert result.finished
-    assert result.metrics["step"] == 2
+    assert result.metrics["step"] == (25 if name == "data/imagenet100" else 2)
 
 
 @pytest.mark.parametrize("name", EVALUATION)

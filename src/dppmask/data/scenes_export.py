@@ -40,7 +40,7 @@ def export_scenes(
 
 
 def claim(folder: Path, format: str, scenes: Scenes) -> None:
-    """Leave a note of what a folder is written from; it stays the only thing that is written there.
+    """Note what a folder is written from, before anything else is written there.
 
     Raises:
         UserError: If there is a note of something else, or a folder with content but without a note.
