@@ -69,6 +69,6 @@ def read_class_map(path: str | Path) -> Tensor:
         raise UserError(
             f'the class map {path} must hold {{"output": class}} in whole numbers ({error})'
         ) from None
-    if sorted(content) != list(range(len(content))) or min(content.values(), default=0) < UNMAPPED:
+    if sorted(content) != list(range(len(content))) or min(content.values(), default=UNMAPPED - 1) < UNMAPPED:
         raise UserError(f"the class map {path} must name the outputs 0 to C - 1, each with its class or -1")
     return torch.tensor([content[output] for output in range(len(content))])

@@ -16,7 +16,9 @@ from dppmask.figures.style import DPP, INK, QUIET, SERIES, WIDE, new_figure, sty
 
 MATRICES = ("original", "mixed_same", "mixed_rand")  # whose confusion is drawn
 _GAP = "bg_gap"
-_LINES = {  # baselines drawn as a tick across the bars of a variant, and how
+_LINES: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # baselines drawn as a tick across the bars of a variant, and how
     "chance": ("chance", {"color": INK, "linestyle": (0, (1, 1))}),
     "background_only": ("background alone", {"color": INK}),
     "ceiling": ("most that the outputs allow", {"color": INK, "linestyle": (0, (4, 2))}),
@@ -94,14 +96,14 @@ def draw_backgrounds(
     bars: Sequence[Bars], matrices: Mapping[str, Confusion], *, figure: Figure | None = None
 ) -> Figure:
     """Bars of all variants, and a row of confusion matrices where there are any."""
-    below = 2.9 if matrices else 0.0
-    figure = new_figure(WIDE, 2.6 + 0.17 * len(bars) + below) if figure is None else figure
+    above, below = 2.6 + 0.17 * len(bars), 2.9 if matrices else 0.0
+    figure = new_figure(WIDE, above + below) if figure is None else figure
     if not matrices:
         draw_bars(figure.subplots(), bars)
     else:
-        above, row = figure.subfigures(2, 1, height_ratios=[2.6 + 0.17 * len(bars), below])
-        draw_bars(above.subplots(), bars)
-        axes = row.subplots(1, len(matrices), squeeze=False)[0]
+        rows = figure.subfigures(2, 1, squeeze=False, height_ratios=[above, below])[:, 0]
+        draw_bars(rows[0].subplots(), bars)
+        axes = rows[1].subplots(1, len(matrices), squeeze=False)[0]
         for place, (variant, matrix) in zip(axes, matrices.items(), strict=True):
             draw_confusion(place, matrix, show_classes=place is axes[0])
             place.set_title(variant)
