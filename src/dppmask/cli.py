@@ -38,6 +38,9 @@ COMMANDS = {
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
     ),
     "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
+    "reproduce": Command(
+        "dppmask.commands.reproduce:main", "fill in the paper's tables and figures, and report"
+    ),
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"

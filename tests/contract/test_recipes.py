@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dppmask.commands import recipes
+from dppmask import recipes
 from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
 from dppmask.models.mae import MAE

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dppmask
-from dppmask.commands.recipes import shipped_recipes
+from dppmask.recipes import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
