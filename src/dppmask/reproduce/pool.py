@@ -10,6 +10,7 @@ from typing import Any
 
 from dppmask.reproduce.machine import Machine
 
+COMMAND = [sys.executable, "-m", "dppmask.reproduce.worker"]
 PATIENCE = 60.0  # seconds that a worker has to save when it is told to stop
 
 
@@ -28,7 +29,7 @@ class Worker:
         log = machine.work / f"worker-{number}.log"
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dppmask.reproduce.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

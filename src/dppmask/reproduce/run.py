@@ -10,9 +10,10 @@ from dppmask.reproduce.experiments import experiment_names, load_experiment
 from dppmask.reproduce.live import showing
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.plan import plan as plan_text
+from dppmask.reproduce.report import write_reports
 from dppmask.reproduce.runner import FAILURES, run_units
 from dppmask.reproduce.scales import Scale, load_scale
-from dppmask.reproduce.units import Job, job_of, merged
+from dppmask.reproduce.units import job_of, merged
 
 SMOKE = "smoke"
 
@@ -75,7 +76,7 @@ def reproduce(
         return plan_text(todo, units, chosen, cells, machine)
     with showing(todo, cells, machine) as show:
         progress = run_units(units, cells, machine, show=show, keep=keep)
-    path = _report(todo, chosen, cells, folder)
+    path = write_reports(todo, chosen, cells, folder)
     if progress.failures:
         raise UserError(
             f"{len(progress.failures)} cells failed, as {machine.work / FAILURES} tells; the same command "
@@ -94,7 +95,3 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 def _with_seeds(scale: Scale, seeds: Sequence[int]) -> Scale:
     return replace(scale, seeds=tuple(seeds)) if seeds else scale
-
-
-def _report(jobs: Sequence[Job], scale: Scale, cells: Cells, folder: Path) -> Path:
-    return folder
