@@ -37,6 +37,10 @@ COMMANDS = {
     "export": Command(
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
     ),
+    "scenes": Command(
+        "dppmask.commands.scenes:main", "write the built-in data as ImageFolder, CLEVR or COCO"
+    ),
+    "plot": Command("dppmask.commands.plot:main", "draw the results of one protocol, of one or several runs"),
     "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
     "reproduce": Command(
         "dppmask.commands.reproduce:main", "fill in the paper's tables and figures, and report"

@@ -22,8 +22,8 @@ from dppmask.evaluation.mask_statistics import label_of
 from dppmask.figures.curves import draw_curves, load_curves
 from dppmask.figures.demo_report import DemoResults, demo_report
 from dppmask.figures.mask_gallery import draw_gallery, make_gallery, spread_images
+from dppmask.figures.mask_statistics import draw_statistics, sweeps
 from dppmask.figures.reconstruction import compare, draw_comparison
-from dppmask.figures.statistics import draw_statistics, sweeps
 from dppmask.figures.style import save_figure
 from dppmask.figures.table import Cell, Column, Measured, Table
 from dppmask.files import write_json

@@ -99,6 +99,17 @@ def test_masks_draws_a_picture(dppmask, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_plot_draws_the_results_of_a_protocol(dppmask, tmp_path):
+    masks = "--protocol.masks+ DPPMask --protocol.masks.source pixels"
+    size = "--protocol.image_size 32 --protocol.patch_size 8"
+    record = dppmask(f"evaluate --protocol MaskStatistics {masks} {size} {DATA}")[1]
+    results, picture = tmp_path / "results.jsonl", tmp_path / "picture.png"
+    results.write_text(record)
+    code, out, err = dppmask(f"plot --results {results} --out {picture}")
+    assert (code, out) == (0, f"{picture}\n"), err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("command", ["attention", "similarity --places [[0,1],[3,2]]"])
 def test_pictures_of_an_encoder(dppmask, run, tmp_path, command):
     picture = tmp_path / "picture.png"
@@ -281,7 +292,7 @@ def test_the_other_commands_refuse_in_one_line(dppmask, run, tmp_path, line, wor
 
 @pytest.mark.parametrize(
     "command",
-    ["pretrain", "evaluate", "masks", "attention", "similarity", "features", "export", "bench", "recipes"],
+    cli.COMMANDS,
 )
 def test_help_goes_to_stdout(command, capsys):
     try:
@@ -303,8 +314,15 @@ def test_help_offers_what_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "one of: ImageFolder, Scenes)" in text
-    for name in ("MaskStrategy,", "FeatureMask", "ImageSource,", "ImageList", "MaskedImageModel,"):
+    assert "one of: CLEVR, COCO, ImageFolder, Scenes)" in text
+    for name in (
+        "MaskStrategy,",
+        "FeatureMask",
+        "ImageSource,",
+        "ImageFiles",
+        "FileSource",
+        "MaskedImageModel,",
+    ):
         assert name not in text
 
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from PIL import Image
 from dppmask import recipes
 from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
+from dppmask.data.class_list import read_class_list
+from dppmask.data.scenes import Scenes
+from dppmask.data.scenes_export import export_scenes
 from dppmask.models.mae import MAE
 from dppmask.specs import build
 from dppmask.training.run import pretrain
@@ -22,7 +27,8 @@ MASKS = {
 }
 # Masks that read what MAE does not offer without a teacher.
 TAUGHT = [name for name, mask in MASKS.items() if build(mask).needs - MAE.provides]
-TRAINING = [name for name in RECIPES if not name.startswith("evaluation/")]
+PAPER = [name for name in RECIPES if name.startswith("paper/")]  # experiments: tests/reproduce reads them
+TRAINING = [name for name in RECIPES if not name.startswith(("evaluation/", "paper/"))]
 EVALUATION = [name for name in RECIPES if name.startswith("evaluation/")]
 
 # The sizes of two steps on any machine; everything else is the recipe's.
@@ -39,9 +45,17 @@ TINY_METHODS = {
 }
 # What a recipe's evaluation needs beyond few images, or less of.
 SMALLER = {
+    "evaluation/finetune": "--protocol.epochs 1 --protocol.warmup_epochs 0 --protocol.batch_size 20 "
+    "--protocol.micro_batch 10",
+    "evaluation/finetune_scenes_tiny": "--protocol.epochs 1 --protocol.warmup_epochs 0 "
+    "--protocol.batch_size 20 --protocol.micro_batch 10",
     "evaluation/knn": "--data.train_size 200",
     "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
     "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
+    "evaluation/multi_label": "--data.task multi",
+    "evaluation/multi_label_clevr": "--data.task multi",
+    "evaluation/multi_label_coco": "--data.task multi --protocol.epochs 1 --protocol.warmup_epochs 0 "
+    "--protocol.batch_size 20 --protocol.micro_batch 20",
 }
 
 
@@ -69,12 +83,30 @@ def parser_of(command: str) -> OptionParser:
     return OptionParser("", evaluate)
 
 
-def write_images(folder: Path, count: int) -> None:
-    for index in range(count):
-        Image.new("RGB", (40, 40), (30 * index, 100, 200)).save(folder / f"{index}.png")
+def write_images(folder: Path, names: Iterable[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (2 * number, 100, 200)).save(folder / name)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def export(folder: Path, format: str) -> None:
+    export_scenes(Scenes(size=32, train_size=8, val_size=1), folder, format)
+
+
+# Recipes of images on disk: writes as many as make two steps.
+STORED = {
+    "data/image_folder": lambda folder: write_images(folder, [f"{number}.png" for number in range(8)]),
+    "data/imagenet100": lambda folder: write_images(
+        folder, [f"train/{name}/1.png" for name in read_class_list("imagenet100")]
+    ),
+    "data/hub": lambda folder: write_images(folder, [f"{number}.png" for number in range(8)]),
+    "data/coco": partial(export, format="coco"),
+    "data/clevr": partial(export, format="clevr"),
+}
+LYING_AT = {"data/hub": "--data.path {data} --data.cache_dir {cache}"}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in PAPER])
 def test_command_of_the_header_uses_the_recipe_and_parses(name):
     (command,) = (line for line in header(name) if line.startswith("Command:"))
     program, subcommand, *arguments = shlex.split(command.removeprefix("Command:"))
@@ -104,9 +136,11 @@ def test_method_recipes_name_every_number_that_matters(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipe_trains_two_steps(name, tmp_path):
     data = SCENES
-    if name == "data/image_folder":
-        data = f"--data.root {tmp_path}"
-        write_images(tmp_path, 8)
+    if name in STORED:
+        STORED[name](tmp_path / "data")
+        data = LYING_AT.get(name, "--data.root {data}").format(
+            data=tmp_path / "data", cache=tmp_path / "cache"
+        )
     base = "" if name.startswith("methods/") else "--config methods/mae"
     if name in TAUGHT:
         base += " --method.teacher ema"
@@ -114,7 +148,7 @@ def test_recipe_trains_two_steps(name, tmp_path):
     line = f"{base} --config {name} {data} {TINY} {TINY_METHODS[method]} --run {tmp_path / 'run'}".split()
     result = pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(line))
     assert result.finished
-    assert result.metrics["step"] == 2
+    assert result.metrics["step"] == (25 if name == "data/imagenet100" else 2)
 
 
 @pytest.mark.parametrize("name", EVALUATION)

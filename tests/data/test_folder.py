@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dppmask.data.class_list import read_class_list
 from dppmask.data.folder import ImageFolder, hold_out
 from dppmask.data.module import TrainLoader, eval_batches
 from dppmask.errors import UserError
@@ -264,3 +265,86 @@ def test_held_out_class_that_was_not_trained_on(tmp_path):
 def test_val_fraction_out_of_range(fraction):
     with pytest.raises(UserError, match="val_fraction must be in"):
         ImageFolder(".", val_fraction=fraction)
+
+
+def listed(root: Path, text: str) -> str:
+    path = root / "classes.list"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """Two parts of four classes; image k of a class shows its number plus k."""
+    for part in ("train", "val"):
+        for number, name in enumerate(["ant", "bee", "cat", "dog"]):
+            write(tmp_path / part / name / "1.png", grey=10 * number)
+            write(tmp_path / part / name / "deep/2.png", grey=10 * number + 1)
+    return tmp_path
+
+
+def test_listed_classes_are_the_only_ones_and_sorted(zoo):
+    source = ImageFolder(str(zoo), classes=listed(zoo, "# two of them\ndog\n\n  bee  # the one that flies\n"))
+    for part in (source.split("train"), source.split("val")):
+        assert part.class_names == ["bee", "dog"]
+        shown = [(grey(part[index].image), part[index].label) for index in range(len(part))]
+        assert shown == [(10, 0), (11, 0), (30, 1), (31, 1)]
+
+
+def test_listed_classes_are_held_out_from_too(zoo):
+    source = ImageFolder(str(zoo / "train"), classes=listed(zoo, "cat\nant"), val_fraction=0.25)
+    train, val = source.split("train"), source.split("val")
+    assert (len(train), len(val)) == (3, 1)
+    assert train.class_names == val.class_names == ["ant", "cat"]
+
+
+def test_names_with_spaces_and_hashes(tmp_path):
+    for name in ("02_wheeled vehicle", "c#", "other"):
+        write(tmp_path / name / "1.png")
+    source = ImageFolder(str(tmp_path), classes=listed(tmp_path, "c#\n02_wheeled vehicle\n"))
+    assert source.class_names == ["02_wheeled vehicle", "c#"]
+
+
+def test_a_link_to_above_does_not_bring_other_classes(zoo):
+    (zoo / "train/ant/up").symlink_to(zoo / "train")
+    assert len(ImageFolder(str(zoo), classes=listed(zoo, "ant\nbee"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ant\nbee\neel\nfox\n", r"train lacks 2 of the 4 listed class folders \(eel, fox\)"),
+        ("ant\nbee\nant\n", "names the class ant twice"),
+        ("ant\n", "must name at least 2 classes, but has 1"),
+        ("# nothing\n", "must name at least 2 classes, but has 0"),
+        ("ant\nbee/deep\n", "must hold plain folder names, one a line, but has 'bee/deep'"),
+        ("ant\n..\n", r"must hold plain folder names, one a line, but has '\.\.'"),
+    ],
+)
+def test_wrong_class_lists_are_one_line(zoo, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        ImageFolder(str(zoo), classes=listed(zoo, text)).split("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_only_the_held_out_part_lacks(zoo):
+    for path in (zoo / "val/bee").rglob("*.png"):
+        path.unlink()
+    source = ImageFolder(str(zoo), classes=listed(zoo, "ant\nbee"))
+    assert len(source.split("train")) == 4
+    with pytest.raises(UserError, match="val/bee holds no images"):
+        source.split("val")
+
+
+def test_lists_by_name(zoo):
+    wnids = read_class_list("imagenet100")
+    assert len(set(wnids)) == 100
+    assert wnids == sorted(wnids)
+    assert all(len(wnid) == 9 and wnid.startswith("n") and wnid[1:].isdigit() for wnid in wnids)
+    assert {"n01558993", "n02869837", "n13040303"} <= set(wnids)  # robin, bonnet, stinkhorn
+    with pytest.raises(UserError, match="train lacks 100 of the 100 listed class folders"):
+        ImageFolder(str(zoo), classes="imagenet100").split("train")
+    with pytest.raises(
+        UserError, match="classes must be a file or a shipped list, but imagenet10 is neither"
+    ):
+        ImageFolder(str(zoo), classes="imagenet10").split("train")

@@ -120,13 +120,23 @@ def test_eval_crop_record_names_the_pixels_shown(size, output):
     assert max(height / size[0], width / size[1]) == pytest.approx(224 / 256, abs=0.04)
 
 
+@pytest.mark.parametrize("size", [*SIZES, (224, 224), (240, 320)])
+def test_whole_images_are_squeezed(size):
+    image, transform = noise(*size), eval_transform((32, 48), resize_ratio=None)
+    pixels, crop = transform(image)
+    assert crop.tolist() == [0, 0, *size, 0]
+    squeeze = v2.Resize((32, 48), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    torch.testing.assert_close(pixels, normalise(squeeze(image), IMAGENET_MEAN, IMAGENET_STD))
+
+
+@pytest.mark.parametrize("resize_ratio", [1.1, None])
 @pytest.mark.parametrize("size", SIZES)
-def test_masks_go_where_their_pixels_go(size):
+def test_masks_go_where_their_pixels_go(size, resize_ratio):
     """An object painted white on black: its mask lies where the transformed image is bright."""
     masks = torch.zeros(2, *size, dtype=torch.bool)
     masks[0, size[0] // 3 : size[0] // 2, size[1] // 3 : 2 * size[1] // 3] = True
     masks[1, size[0] // 2 :, : size[1] // 2] = True
-    transform = eval_transform(64, resize_ratio=1.1)
+    transform = eval_transform(64, resize_ratio=resize_ratio)
     moved = transform.geometry(masks)
     assert moved.shape == (2, 64, 64)
     assert not moved.all(0).any()

@@ -5,11 +5,16 @@ import torch
 from coloured_images import Coloured, Lamps, Unlabelled, tiny_encoder
 from PIL import Image
 
+from dppmask.data.clevr import CLEVR
+from dppmask.data.coco import COCO
 from dppmask.data.folder import ImageFolder
+from dppmask.data.scenes import Scenes
+from dppmask.data.scenes_export import export_scenes
 from dppmask.data.transforms import EvalTransform
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.features import View, feature_key, frozen, frozen_features
+from dppmask.evaluation.task import Task
 from dppmask.models.encoder import Encoder
 
 
@@ -18,8 +23,8 @@ def part():
     return Part.open(Coloured(train_size=7), "train")
 
 
-def stored(part, encoder):
-    transform = EvalTransform(encoder.image_size)
+def stored(part, encoder, **options):
+    transform = EvalTransform(encoder.image_size, **options)
     return torch.stack([transform(part.images[i].image)[0] for i in range(len(part.images))])
 
 
@@ -191,3 +196,51 @@ def test_an_encoder_without_a_class_token_needs_the_mean(part):
     with pytest.raises(UserError, match="use 'mean'"):
         frozen_features(encoder, part, View("cls"), Compute())
     assert frozen_features(encoder, part, View("mean"), Compute()).values.shape == (7, 32)
+
+
+def test_whole_images_keep_their_border(part, monkeypatch):
+    encoder = tiny_encoder().eval()
+    cropped = feature_key(encoder, part, View(), Compute())
+    monkeypatch.setattr(Coloured, "whole", True)
+    assert feature_key(encoder, part, View(), Compute()) != cropped
+    with torch.no_grad():
+        expected = encoder.encode(stored(part, encoder, resize_ratio=None)).prefix[:, 0]
+    torch.testing.assert_close(frozen_features(encoder, part, View(), Compute()).values, expected)
+
+
+def test_parts_of_rendered_scenes_and_of_their_files_are_whole(tmp_path):
+    scenes = Scenes(size=32, train_size=2, val_size=1)
+    export_scenes(scenes, tmp_path / "coco", "coco")
+    export_scenes(scenes, tmp_path / "clevr", "clevr")
+    for source in (scenes, COCO(str(tmp_path / "coco")), CLEVR(str(tmp_path / "clevr"))):
+        assert source.split("val").whole
+    assert not ImageFolder(str(tmp_path / "clevr/images")).split("val").whole
+
+
+def test_labels_that_change_are_not_answered_from_the_cache(tmp_path, monkeypatch):
+    export_scenes(Scenes(size=32, train_size=3, val_size=1), tmp_path / "data", "clevr")
+    cached, encoder = Cached(tmp_path / "cache", monkeypatch), tiny_encoder()
+    first = cached.features(encoder, Part.open(CLEVR(str(tmp_path / "data")), "train"))
+    path = tmp_path / "data/scenes/CLEVR_train_scenes.json"
+    path.write_text(path.read_text().replace('"color": "', '"color": "gray", "other": "'))
+    second = cached.features(encoder, Part.open(CLEVR(str(tmp_path / "data")), "train"))
+    assert torch.equal(first.values, second.values)
+    assert not torch.equal(first.labels, second.labels)
+
+
+def test_a_missing_image_has_a_key_and_no_features(tmp_path, monkeypatch):
+    export_scenes(Scenes(size=32, train_size=3, val_size=1), tmp_path / "data", "coco")
+    part = Part.open(COCO(str(tmp_path / "data")), "train")
+    part.images.path(1).unlink()
+    cached, encoder = Cached(tmp_path / "cache", monkeypatch), tiny_encoder()
+    for _ in range(2):
+        features = cached.features(encoder, part)
+        assert features.sample_ids.tolist() == [0, 2]
+        assert torch.equal(features.labels, torch.stack([part.images[i].labels for i in (0, 2)]))
+    assert cached.runs == 1
+
+
+def test_parts_whose_labels_mean_different_things(part):
+    val = Part.open(Coloured(num_classes=4), "val")
+    with pytest.raises(UserError, match=r"classes must agree, but train has 3 \(class 0, .*val 4 \(class 0"):
+        Task(part, val, part.images.class_names, View(), Compute())

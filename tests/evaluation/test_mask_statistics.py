@@ -4,7 +4,9 @@ import pytest
 import torch
 from coloured_images import Coloured, tiny_encoder
 
+from dppmask.data.coco import COCO
 from dppmask.data.scenes import Scenes
+from dppmask.data.scenes_export import export_scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import Compute, MaskStatistics, Subject
 from dppmask.evaluation.mask_statistics import label_of
@@ -168,3 +170,14 @@ def test_the_mask_noise_is_not_the_global_generator(scenes):
     before = torch.get_rng_state()
     MaskStatistics(num_images=4).run(Subject(tiny_encoder(image_size=64, patch_size=16)), scenes)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_objects_of_files_are_lost_like_those_of_scenes(tmp_path):
+    """COCO's outlines, read from disk, give the numbers of the scenes that were written there."""
+    scenes = Scenes(size=64, train_size=1, val_size=6)
+    export_scenes(scenes, tmp_path, "coco")
+    protocol = MaskStatistics([DPPMask(source="pixels")], image_size=64, patch_size=8)
+    ours, read = (protocol.run(Subject(), data) for data in (scenes, COCO(str(tmp_path), objects=True)))
+    assert read.metrics == ours.metrics
+    assert "objects_lost" in read.baselines["random"]
+    assert "objects_lost" not in protocol.run(Subject(), COCO(str(tmp_path))).baselines["random"]

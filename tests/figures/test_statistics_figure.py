@@ -3,7 +3,7 @@ import pytest
 from dppmask.data.scenes import Scenes
 from dppmask.evaluation.base import Subject
 from dppmask.evaluation.mask_statistics import MaskStatistics
-from dppmask.figures.statistics import PANELS, draw_statistics, sweeps
+from dppmask.figures.mask_statistics import PANELS, draw_statistics, sweeps
 from dppmask.figures.style import RANDOM
 from dppmask.masks import DPPMask, KDPPMask
 

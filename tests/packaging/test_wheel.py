@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dppmask
+from dppmask.data.class_list import shipped_lists
 from dppmask.recipes import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,7 @@ def test_wheel_holds_recipes_types_and_licence_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"dppmask/recipes/{name}.yaml" for name in shipped_recipes()} <= set(names)
     assert "dppmask/py.typed" in names
+    assert {f"dppmask/data/class_lists/{name}.txt" for name in shipped_lists()} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0] for name in names} == {
         "dppmask",

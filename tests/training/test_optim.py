@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dppmask.models.encoder import Encoder
-from dppmask.training.optim import adamw, clip_each_gradient, parameter_groups, set_rates
+from dppmask.training.optim import adamw, clip_each_gradient, layer_wise_groups, parameter_groups, set_rates
 
 
 class Toy(nn.Module):
@@ -107,3 +107,21 @@ def test_gradients_of_zeros_stay():
     model.weight.grad = torch.zeros(2, 3)
     clip_each_gradient(model, 3.0)
     assert torch.equal(model.weight.grad, torch.zeros(2, 3))
+
+
+def test_rates_of_layers_keep_their_shares():
+    model = Encoder("test_vit", image_size=32, patch_size=8, position="learned")
+    options = {"last_layer": model.depth + 1, "layer_decay": 0.5, "weight_decay": 0.1}
+    groups = layer_wise_groups(model.named_parameters(), model.layer_of, **options)
+    optimizer = torch.optim.AdamW(groups, lr=9.0)
+    set_rates(optimizer, lr=0.8, weight_decay=0.2)
+    decays = {
+        name: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for name in names(model, group)
+    }
+    assert decays["backbone.norm.weight"] == (0.8, 0.0)
+    assert decays["backbone.blocks.5.attn.qkv.weight"] == (0.4, 0.2)
+    assert decays["backbone.patch_embed.proj.weight"] == (pytest.approx(0.8 / 2**7), 0.2)
+    assert decays["backbone.pos_embed"] == (pytest.approx(0.8 / 2**7), 0.0)
+    assert len(decays) == len(list(model.parameters()))

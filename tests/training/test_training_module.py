@@ -9,8 +9,9 @@ from dppmask.masks import DPPMask, Mask, MaskRatio, MaskStrategy, RandomMask
 from dppmask.models.encoder import Encoder
 from dppmask.models.mae import MAE
 from dppmask.rng import fold_in, seeded
-from dppmask.training.module import Pretraining, to_device
+from dppmask.training.module import Pretraining
 from dppmask.training.schedule import Schedule
+from dppmask.training.trainee import to_device
 
 
 class Fixed(MaskStrategy):

@@ -13,8 +13,8 @@ from dppmask.figures.style import save_figure
 from dppmask.masks import RandomMask
 from dppmask.models.encoder import Encoder
 from dppmask.training.callbacks import read_metrics
+from dppmask.training.fitting import METRICS
 from dppmask.training.module import Pretraining
-from dppmask.training.run import METRICS
 from dppmask.views import whole_images
 
 NUM_IMAGES = 6

@@ -1,25 +1,23 @@
 """A folder of images: any depth, any readable format, with or without labels."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from dppmask.data.base import ImageSource, Sample, Split
-from dppmask.data.decode import SUFFIXES, UnreadableImageError, read_image
+from dppmask.data.base import Sample, Split, check_split
+from dppmask.data.class_list import read_class_list
+from dppmask.data.decode import SUFFIXES
+from dppmask.data.image_files import FileSource, ImageFiles
 from dppmask.errors import UserError
-
-log = logging.getLogger(__name__)
 
 VAL_FOLDERS = ("val", "validation", "test")
 
 
-class ImageFolder(ImageSource):
+class ImageFolder(FileSource):
     """Images below a folder, in the order of their names.
 
     The training part is ``root/train`` where that exists, else ``root``; the held-out part is ``root/val``
@@ -27,64 +25,59 @@ class ImageFolder(ImageSource):
     chosen by a hash of their names. An unsplit source is its training part.
 
     Images are labelled by the first folder below their part if all of them lie in one, and the training part
-    has at least two; both parts number the classes alike. Hidden files and folders are left out, links are
-    followed.
+    has at least two; both parts number the classes alike. A list of ``classes`` leaves only the images of
+    these, and numbers them in its own order. Hidden files and folders are left out, links are followed.
 
     Args:
         root: The folder.
         val_fraction: Share of the images to hold out where there is no folder for that, from 0 to below 1.
+        classes: A file with the name of one class folder a line (``#`` starts a comment), or "imagenet100";
+            sorted, their positions are the labels. None takes the folders there are.
 
     Raises:
         UserError: If ``val_fraction`` is out of range.
     """
 
-    def __init__(self, root: str, *, val_fraction: float = 0.0) -> None:
+    def __init__(self, root: str, *, val_fraction: float = 0.0, classes: str | None = None) -> None:
         self.root = root
         self.val_fraction = val_fraction
+        self.classes = classes
         if not 0.0 <= val_fraction < 1.0:
             raise UserError(f"val_fraction must be in [0, 1), got {val_fraction}")
 
-    def split(self, name: Split) -> "_ImageList":
+    def split(self, name: Split) -> ImageFiles:
         """Look through the folder and open a part of it.
 
         Raises:
-            UserError: If the folder is missing or has no readable image, if there is no such part, or if the
-                held-out part has a class that the training part has not.
+            UserError: If the folder is missing or has no readable image, if there is no such part, if the
+                held-out part has a class that the training part has not, or if a listed class is missing.
         """
-        if name not in ("train", "val"):
-            raise UserError(f"split must be train or val, got {name!r}")
+        check_split(name)
         train_folder, val_folder = self._folders()
         if val_folder is not None and self.val_fraction > 0:
             raise UserError(
                 f"val_fraction is {self.val_fraction}, but {val_folder} holds images out already; set it to 0"
             )
-        names = image_names(train_folder, leave_out=val_folder)
-        classes = _training_classes(names)
-        if name == "val" and val_folder is not None:
-            names = image_names(val_folder)
-            return _ImageList(val_folder, names, _same_classes(names, classes, val_folder))
-        if name == "val" and self.val_fraction == 0:
+        if name == "val" and val_folder is None and self.val_fraction == 0:
             raise UserError(
                 f"{self.root} has no folder {', '.join(VAL_FOLDERS)} to test on; "
                 "hold images out with val_fraction 0.1"
             )
+        listed = None if self.classes is None else read_class_list(self.classes)
+        if name == "val" and val_folder is not None:
+            return self._held_out(val_folder, train_folder, listed)
+        names = _names(train_folder, listed, leave_out=val_folder)
         held_out = hold_out(names, self.val_fraction)
-        return _ImageList(train_folder, [n for n in names if (n in held_out) == (name == "val")], classes)
+        chosen = [n for n in names if (n in held_out) == (name == "val")]
+        return _FolderPart(train_folder, chosen, listed or _training_classes(names))
 
-    @property
-    def class_names(self) -> list[str] | None:  # type: ignore[override]
-        """Of the training part."""
-        return self._train.class_names
-
-    def __len__(self) -> int:
-        return len(self._train)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._train[index]
-
-    @cached_property
-    def _train(self) -> "_ImageList":
-        return self.split("train")
+    def _held_out(self, folder: Path, train_folder: Path, listed: list[str] | None) -> ImageFiles:
+        """The part that has a folder of its own."""
+        names = _names(folder, listed)
+        if listed is not None:
+            return _FolderPart(folder, names, listed)
+        classes = _training_classes(image_names(train_folder, leave_out=folder))
+        return _FolderPart(folder, names, _same_classes(names, classes, folder))
 
     def _folders(self) -> tuple[Path, Path | None]:
         """Where the training images and the held-out images lie."""
@@ -97,11 +90,8 @@ class ImageFolder(ImageSource):
         return (train if train.is_dir() else root), (held_out[0] if held_out else None)
 
 
-class _ImageList(ImageSource):
-    """Named image files in a folder.
-
-    A file that cannot be read gives the next one that can; its name is logged once, and counted, by all
-    workers together.
+class _FolderPart(ImageFiles):
+    """The images of one part, with the class that each lies in.
 
     Args:
         folder: Where they lie.
@@ -113,58 +103,27 @@ class _ImageList(ImageSource):
     """
 
     def __init__(self, folder: Path, names: Sequence[str], class_names: list[str] | None) -> None:
-        self.folder = folder
-        self.class_names = class_names
         if not names:
             raise UserError(f"{folder} has no images left; lower val_fraction or add images")
-        # Arrays, because every worker would soon own a copy of a long list: counting references writes to it.
-        self._names = np.array([os.fsencode(name) for name in names])
+        super().__init__(folder, names)
+        self.class_names = class_names
         self._labels = None if class_names is None else _labels(names, class_names)
-        self._unreadable = torch.zeros(len(names), dtype=torch.bool).share_memory_()
-        self[0]
+        self[0]  # an error now, if nothing here can be read
 
-    def split(self, name: Split) -> "_ImageList":
-        """A part has no parts: always raises ``UserError``."""
-        raise UserError(f"{self.folder} is opened as one part already; take {name!r} of the ImageFolder")
+    def sample(self, position: int, image: Tensor) -> Sample:
+        """See :meth:`ImageFiles.sample`."""
+        label = None if self._labels is None else int(self._labels[position])
+        return Sample(image, label=label, sample_id=position)
 
-    @property
-    def num_unreadable(self) -> int:  # type: ignore[override]
-        """How many files could not be read so far, in this process and its workers."""
-        return int(self._unreadable.sum())
 
-    def path(self, index: int) -> Path:
-        """The file behind an index."""
-        return self.folder / os.fsdecode(self._names[index])
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``, or the next readable one after it, cyclically; ``sample_id`` tells which.
-
-        Raises:
-            UserError: If none can be read.
-        """
-        start = range(len(self))[index]
-        reason: UnreadableImageError | None = None
-        for position in (*range(start, len(self)), *range(start)):
-            if not self._unreadable[position]:
-                try:
-                    image = read_image(self.path(position))
-                except UnreadableImageError as error:
-                    reason = reason or error
-                    self._report(position, error)
-                else:
-                    label = None if self._labels is None else int(self._labels[position])
-                    return Sample(image, label=label, sample_id=position)
-        raise UserError(
-            f"none of the {len(self)} images in {self.folder} can be read "
-            f"({reason or 'the log names the reasons'})"
-        )
-
-    def _report(self, position: int, error: UnreadableImageError) -> None:
-        self._unreadable[position] = True
-        log.warning("image left out, the next readable one takes its place: %s", error)
+def _names(folder: Path, listed: Sequence[str] | None, *, leave_out: Path | None = None) -> list[str]:
+    """Paths of the images of the listed classes, or of all images, relative to a folder."""
+    if listed is None:
+        return image_names(folder, leave_out=leave_out)
+    if missing := [name for name in listed if not (folder / name).is_dir()]:
+        named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise UserError(f"{folder} lacks {len(missing)} of the {len(listed)} listed class folders ({named})")
+    return [f"{name}/{below}" for name in listed for below in image_names(folder / name, leave_out=folder)]
 
 
 def image_names(folder: Path, *, leave_out: Path | None = None) -> list[str]:

@@ -23,6 +23,8 @@ COLOURS = {  # names, order and sRGB values of CLEVR
     "cyan": (41, 208, 208),
     "yellow": (255, 238, 51),
 }
+KINDS = [(shape, colour) for shape in SHAPES for colour in COLOURS]  # their positions are the 24 labels
+KIND_NAMES = [f"{colour} {shape}" for shape, colour in KINDS]
 MATERIALS = ("rubber", "metal")
 SIZES = ("small", "large")
 MAX_OBJECTS = 10

@@ -10,8 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dppmask.data.base import ImageSource, Sample, Split
-from dppmask.data.scene_layout import COLOURS, MAX_OBJECTS, SHAPES, Dice, Scene, draw_scene
+from dppmask.data.base import ImageSource, Sample, Split, check_split
+from dppmask.data.scene_layout import (
+    COLOURS,
+    KIND_NAMES,
+    KINDS,
+    MAX_OBJECTS,
+    SHAPES,
+    Dice,
+    Scene,
+    SceneObject,
+    draw_scene,
+)
 from dppmask.data.scene_objects import GAMMA, Foreground, render_foreground
 from dppmask.data.scene_textures import FAMILIES, render_background
 from dppmask.errors import UserError, nearest
@@ -58,6 +68,8 @@ class Scenes(ImageSource):
         UserError: If the task is unknown, or a number is out of range.
     """
 
+    whole = True
+
     def __init__(
         self,
         *,
@@ -80,7 +92,7 @@ class Scenes(ImageSource):
         self._check()
         self.multi_label = task == "multi"
         if self.multi_label:
-            self.class_names = [f"{colour} {shape}" for shape in SHAPES for colour in COLOURS]
+            self.class_names = list(KIND_NAMES)
         else:
             self.class_names = [f"{group} {shape}" for shape, group in SINGLE_CLASSES]
         self._split: Split = "train"
@@ -93,8 +105,7 @@ class Scenes(ImageSource):
         Raises:
             UserError: If there is no part of this name, or the cache file cannot be read.
         """
-        if name not in SPLIT_NUMBERS:
-            raise UserError(f"split must be train or val, got {name!r}; {nearest(name, SPLIT_NUMBERS)}")
+        check_split(name)
         part = copy.copy(self)
         part._split, part._remembered, part._file = name, {}, None
         if self.cache_dir is not None:
@@ -110,7 +121,7 @@ class Scenes(ImageSource):
         objects = owners == torch.arange(1, int(owners.max()) + 1, dtype=torch.uint8)[:, None, None]
         if not self.multi_label:
             return Sample(pixels.clone(), label=present[0], objects=objects, sample_id=index)
-        labels = torch.zeros(len(SHAPES) * len(COLOURS), dtype=torch.bool)
+        labels = torch.zeros(len(KINDS), dtype=torch.bool)
         labels[present] = True
         return Sample(pixels.clone(), labels=labels, objects=objects, sample_id=index)
 
@@ -127,16 +138,14 @@ class Scenes(ImageSource):
 
     def present(self, index: int) -> list[int]:
         """The classes of image ``index``: one for "single", all labels that hold for "multi"."""
-        kinds = {(item.shape, item.colour) for item in self.scene(index).objects}
+        return sorted({self.class_of(item) for item in self.scene(index).objects})
+
+    def class_of(self, item: SceneObject) -> int:
+        """The class, or label, that an object makes true."""
         if self.multi_label:
-            colours = list(COLOURS)
-            return sorted(
-                len(colours) * SHAPES.index(shape) + colours.index(colour) for shape, colour in kinds
-            )
-        ((shape, colour),) = kinds
-        return [
-            i for i, (s, group) in enumerate(SINGLE_CLASSES) if s == shape and colour in COLOUR_GROUPS[group]
-        ]
+            return KINDS.index((item.shape, item.colour))
+        group = next(name for name, colours in COLOUR_GROUPS.items() if item.colour in colours)
+        return SINGLE_CLASSES.index((item.shape, group))
 
     def background_family(self, index: int) -> str:
         """The kind of floor of image ``index``."""

@@ -15,6 +15,7 @@ from dppmask.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RESIZE_RATIO = 256 / 224  # of the image that is resized to the crop for testing
 
 
 class TrainTransform:
@@ -84,7 +85,7 @@ class EvalTransform:
     Args:
         image_size: Side of the result, or (height, width).
         resize_ratio: Size of the resized image over that of the crop; 1 keeps everything but the longer
-            side's ends.
+            side's ends. None keeps the image whole: it is squeezed into the result, whatever its shape.
         mean: Of each channel, for values in [0, 1].
         std: Of each channel.
 
@@ -96,7 +97,7 @@ class EvalTransform:
         self,
         image_size: int | tuple[int, int] = 224,
         *,
-        resize_ratio: float = 256 / 224,
+        resize_ratio: float | None = RESIZE_RATIO,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
@@ -105,8 +106,8 @@ class EvalTransform:
         self.mean = mean
         self.std = std
         self.output_size = height_and_width(image_size)
-        if resize_ratio < 1.0:
-            raise UserError(f"resize_ratio must be at least 1, got {resize_ratio}")
+        if resize_ratio is not None and resize_ratio < 1.0:
+            raise UserError(f"resize_ratio must be at least 1, or None for no crop, got {resize_ratio}")
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Resize and crop one image.
@@ -138,7 +139,9 @@ class EvalTransform:
         return F.center_crop(resized, list(self.output_size))
 
     def _resized(self, height: int, width: int) -> list[int]:
-        """The smallest size of equal shape that covers the enlarged crop."""
+        """The smallest size of equal shape that covers the enlarged crop; without a crop, the result's."""
+        if self.resize_ratio is None:
+            return list(self.output_size)
         cover_height, cover_width = (round(side * self.resize_ratio) for side in self.output_size)
         if cover_height * width >= cover_width * height:
             return [cover_height, int(cover_height * width / height)]
@@ -152,7 +155,9 @@ def train_transform(
     return TrainTransform(image_size, scale=scale)
 
 
-def eval_transform(image_size: int | tuple[int, int], *, resize_ratio: float = 256 / 224) -> EvalTransform:
+def eval_transform(
+    image_size: int | tuple[int, int], *, resize_ratio: float | None = RESIZE_RATIO
+) -> EvalTransform:
     """The usual transform for testing."""
     return EvalTransform(image_size, resize_ratio=resize_ratio)
 

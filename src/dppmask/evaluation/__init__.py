@@ -3,21 +3,27 @@
 from dppmask.evaluation.base import Compute, Part, Protocol, Result, Subject
 from dppmask.evaluation.clustering import Clustering
 from dppmask.evaluation.extract import extract
+from dppmask.evaluation.finetune import Finetune
 from dppmask.evaluation.knn import KNN
 from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.linear_sweep import LinearSweep
 from dppmask.evaluation.mask_statistics import MaskStatistics
+from dppmask.evaluation.multilabel import MultiLabel
+from dppmask.evaluation.multilabel_finetune import MultiLabelFinetune
 from dppmask.evaluation.run import evaluate
 
 __all__ = [
     "KNN",
     "Clustering",
     "Compute",
+    "Finetune",
     "Linear",
     "LinearFast",
     "LinearSweep",
     "MaskStatistics",
+    "MultiLabel",
+    "MultiLabelFinetune",
     "Part",
     "Protocol",
     "Result",

@@ -171,3 +171,16 @@ class Part:
                 f"{protocol} needs one class per image, but these carry several labels; use {instead}"
             )
         return self.require_classes(protocol)
+
+    def require_several_labels(self, protocol: str, *, instead: str) -> list[str]:
+        """Names of the labels of a source whose images may carry several.
+
+        Raises:
+            UserError: If images have one class each, or none.
+        """
+        names = self.require_classes(protocol)
+        if not self.images.multi_label:
+            raise UserError(
+                f"{protocol} needs images with several labels, but these have one class each; use {instead}"
+            )
+        return names

@@ -21,11 +21,11 @@ PIXEL_TEMPERATURE = 0.07
 _RANDOM_WEIGHTS = 7  # keeps the stream of fresh weights apart from others of the same seed
 
 
-def check_baselines(names: Sequence[str]) -> None:
-    """Raise UserError unless all names are known."""
+def check_baselines(names: Sequence[str], offered: Sequence[str] = BASELINES) -> None:
+    """Raise UserError unless all names are among those a protocol offers."""
     for name in names:
-        if name not in BASELINES:
-            raise UserError(f"baseline {name!r} does not exist; {nearest(name, BASELINES)}")
+        if name not in offered:
+            raise UserError(f"baseline {name!r} does not exist; {nearest(name, offered)}")
 
 
 def chance_level(encoded: Encoded) -> float:
@@ -70,7 +70,7 @@ def pixel_thumbnails(encoded: Encoded, part: Part, side: int) -> Tensor:
     height, width = encoded.encoder.image_size
     shrink = min(1.0, side / max(height, width))
     size = (max(round(height * shrink), 1), max(round(width * shrink), 1))
-    transform = eval_transform_of(encoded.encoder)
+    transform = eval_transform_of(encoded.encoder, part.images)
     batches = part_batches(part, transform, encoded.task.compute, "raw pixels")
     return torch.cat([F.adaptive_avg_pool2d(batch.images, size).flatten(1) for batch in batches])
 
@@ -81,6 +81,6 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def _flat_pixels(encoded: Encoded, part: Part) -> Iterator[Tensor]:
-    compute = encoded.task.compute
-    for batch in part_batches(part, eval_transform_of(encoded.encoder), compute, "raw pixels"):
+    compute, transform = encoded.task.compute, eval_transform_of(encoded.encoder, part.images)
+    for batch in part_batches(part, transform, compute, "raw pixels"):
         yield batch.images.to(compute.device).flatten(1)

@@ -177,7 +177,7 @@ def head_clusters(head: ClassHead, part: Part, compute: Compute) -> tuple[Tensor
     """The largest output for every image, its label, both int64 ``[n]``, and the number of outputs."""
     clusters, labels, width = [], [], 0
     with frozen(cast(nn.Module, head), compute):
-        for batch in part_batches(part, eval_transform_of(head.encoder), compute, "head"):
+        for batch in part_batches(part, eval_transform_of(head.encoder, part.images), compute, "head"):
             logits = head.cls_logits(batch.images.to(compute.device))
             width = logits.shape[1]
             clusters.append(logits.argmax(dim=1).cpu())

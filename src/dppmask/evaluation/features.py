@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import safetensors.torch
 import torch
@@ -19,8 +19,9 @@ from torch.utils.data import Subset
 from dppmask import specs
 from dppmask.data.base import ImageSource
 from dppmask.data.module import Batch, eval_batches
-from dppmask.data.transforms import EvalTransform
+from dppmask.data.transforms import RESIZE_RATIO, EvalTransform
 from dppmask.errors import UserError
+from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.progress import reported
 from dppmask.files import replace_file
@@ -124,22 +125,22 @@ def frozen(network: nn.Module, compute: Compute) -> Iterator[None]:
 
 
 def part_batches(
-    part: Part, transform: EvalTransform, compute: Compute, title: str, *, count: int | None = None
+    part: Part, transform: EvalTransform, compute: Compute, title: str, *, among: range | None = None
 ) -> Iterator[Batch]:
-    """The first ``count`` images of a part (None = all), in index order; progress goes to stderr.
+    """Consecutive images of a part (``among`` = None: all), in index order; progress goes to stderr.
 
     ``sample_ids`` are indices of the part. An image that cannot be read is left out, not replaced by the
     next.
     """
-    count = len(part.images) if count is None else min(count, len(part.images))
+    among = range(len(part.images)) if among is None else among
     batches = eval_batches(
-        Subset(part.images, range(count)),
+        Subset(part.images, among),
         transform,
         batch_size=compute.batch_size,
         num_workers=compute.num_workers,
     )
-    first = 0
-    for batch in reported(batches, f"{title} of {part.split}", total=count, per_item=compute.batch_size):
+    first = among.start
+    for batch in reported(batches, f"{title} of {part.split}", total=len(among), per_item=compute.batch_size):
         ids = torch.arange(first, first + len(batch.images))
         first += len(ids)
         batch = replace(batch, sample_ids=ids) if _all_read(part) else _without_stand_ins(batch, ids)
@@ -159,10 +160,19 @@ def _without_stand_ins(batch: Batch, ids: Tensor) -> Batch:
     return Batch(batch.images[own], ids[own], batch.crops[own], labels)
 
 
-def eval_transform_of(encoder: Encoder) -> EvalTransform:
-    """The transform for testing at the size and with the normalisation of an encoder."""
+def eval_transform_of(encoder: Encoder, images: ImageSource) -> EvalTransform:
+    """The transform for testing at the size and with the normalisation of an encoder.
+
+    Images that their source wants whole are squeezed into that size; others lose their border.
+    """
     height, width = encoder.image_size
-    return EvalTransform((height, width), mean=encoder.mean, std=encoder.std)
+    ratio = resize_ratio_of(images)
+    return EvalTransform((height, width), resize_ratio=ratio, mean=encoder.mean, std=encoder.std)
+
+
+def resize_ratio_of(images: ImageSource) -> float | None:
+    """How far images are resized beyond the crop for testing; None where they stay whole."""
+    return None if images.whole else RESIZE_RATIO
 
 
 def frozen_features(
@@ -178,22 +188,22 @@ def frozen_features(
         return _extract(encoder, part, view, compute, title)
     path = compute.cache / f"{feature_key(encoder, part, view, compute)}.safetensors"
     features = _load(path)
-    if features is None:
+    if not ranks.agreed(features is not None):
         features = _extract(encoder, part, view, compute, title)
-        tensors = {name: value for name, value in vars(features).items() if value is not None}
-        with replace_file(path) as handle:
-            handle.write(safetensors.torch.save(tensors))
-    return features
+        if ranks.is_first():
+            _store(features, path)
+    return cast(Features, features)
 
 
 def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> str:
     """A hash of everything the features depend on: weights, architecture, images, transform, versions."""
     description = {
         "encoder": encoder.arguments(),
-        "transform": specs.describe(eval_transform_of(encoder)),
+        "transform": specs.describe(eval_transform_of(encoder, part.images)),
         "data": specs.describe(part.data),
         "split": part.split,
         "files": [_stamp(path) for path in source_files(part.images)],
+        "fingerprint": part.images.fingerprint,
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
@@ -205,10 +215,10 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
     return digest.hexdigest()
 
 
-def weights_hash(encoder: Encoder) -> str:
+def weights_hash(network: nn.Module) -> str:
     """A hash of all parameters and buffers, with names, shapes and types."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -221,22 +231,35 @@ def source_files(images: ImageSource) -> list[Path]:
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change."""
-    stat = path.stat()
+    """Name, size and time of change; -1 for a file that is not there, which another image replaces."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return str(path), -1, -1
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _extract(encoder: Encoder, part: Part, view: View, compute: Compute, title: str) -> Features:
+    """Every rank encodes its share; all get the features of all."""
     encoder = encoder.to(compute.device)
+    share = ranks.share_of(len(part.images), compute.batch_size)
     values, ids, labels = [], [], []
     with frozen(encoder, compute):
-        for batch in part_batches(part, eval_transform_of(encoder), compute, title):
+        transform = eval_transform_of(encoder, part.images)
+        for batch in part_batches(part, transform, compute, title, among=share):
             tokens = encoder.encode(batch.images.to(compute.device), blocks=view.blocks)
             values.append(view.pool(tokens).cpu())
             ids.append(batch.sample_ids)
             labels.append(batch.labels)
     known = [label for label in labels if label is not None]
-    return Features(torch.cat(values), torch.cat(ids), torch.cat(known) if known else None)
+    joined = [ranks.joined_rows(torch.cat(rows) if rows else None) for rows in (values, ids, known)]
+    return Features(cast(Tensor, joined[0]), cast(Tensor, joined[1]), joined[2])
+
+
+def _store(features: Features, path: Path) -> None:
+    tensors = {name: value for name, value in vars(features).items() if value is not None}
+    with replace_file(path) as handle:
+        handle.write(safetensors.torch.save(tensors))
 
 
 def _load(path: Path) -> Features | None:

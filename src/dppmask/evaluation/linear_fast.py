@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dppmask.errors import UserError
 from dppmask.evaluation.baselines import BASELINES, one_hot
@@ -51,14 +51,7 @@ class LinearFast(Probe):
         baselines: Sequence[str] = BASELINES,
     ) -> None:
         super().__init__(pooling=pooling, blocks=blocks, baselines=baselines)
-        if not l2 or min(l2) <= 0.0:
-            raise UserError(f"l2 must be one or several positive numbers, got {tuple(l2)}")
-        if not 0.0 < held_out < 1.0:
-            raise UserError(
-                f"held_out must be in (0, 1), got {held_out}; 0.2 keeps a fifth of the training images"
-            )
-        if max_iterations < 1:
-            raise UserError(f"max_iterations must be at least 1, got {max_iterations}")
+        self.search = PenaltySearch(tuple(l2), held_out, max_iterations)
         self.l2 = tuple(l2)
         self.held_out = held_out
         self.max_iterations = max_iterations
@@ -87,23 +80,9 @@ class LinearFast(Probe):
         Raises:
             UserError: If there are fewer than two images.
         """
-        if len(features) < 2:
-            raise UserError(f"a linear probe needs at least 2 training images, got {len(features)}")
         targets = one_hot(labels, num_classes).to(features.dtype)
-        order = torch.randperm(len(features), generator=fold_in(seed))
-        num_held_out = min(max(round(self.held_out * len(features)), 1), len(features) - 1)
-        held_out, rest = order[:num_held_out], order[num_held_out:]
         loss = cross_entropy if labels.ndim == 1 else binary_cross_entropy
-        penalties = []
-        head = FittedHead.zero(features[rest], num_classes)
-        for l2 in sorted(self.l2, reverse=True):  # each fit starts where the stronger penalty ended
-            head = head.fit(features[rest], targets[rest], loss, l2=l2, max_iterations=self.max_iterations)
-            value = loss(head.scores(features[held_out]), targets[held_out]).item()
-            penalties.append({"l2": l2, "held_out_loss": value})
-        best = min(penalties, key=lambda row: row["held_out_loss"])["l2"]
-        head = FittedHead.zero(features, num_classes)
-        head = head.fit(features, targets, loss, l2=best, max_iterations=self.max_iterations)
-        return FittedHead(head.mean, head.scale, head.weight, head.bias, penalties)
+        return self.search.fit(features, targets, loss, seed=seed)
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -117,6 +96,62 @@ def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
 def binary_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, summed over labels, mean over images: one logistic regression per label."""
     return F.binary_cross_entropy_with_logits(scores, targets, reduction="none").sum(dim=1).mean()
+
+
+@dataclass(frozen=True)
+class PenaltySearch:
+    """Which penalties are tried on a head, and on what.
+
+    Attributes:
+        l2: Penalties to choose from; the head minimises ``loss + l2 / 2 · ‖W‖²``.
+        held_out: Share of the images the penalty is chosen on.
+        max_iterations: Of L-BFGS, per fit.
+
+    Raises:
+        UserError: If an attribute is outside its range.
+    """
+
+    l2: tuple[float, ...]
+    held_out: float
+    max_iterations: int
+
+    def __post_init__(self) -> None:
+        if not self.l2 or min(self.l2) <= 0.0:
+            raise UserError(f"l2 must be one or several positive numbers, got {self.l2}")
+        if not 0.0 < self.held_out < 1.0:
+            raise UserError(
+                f"held_out must be in (0, 1), got {self.held_out}; 0.2 keeps a fifth of the training images"
+            )
+        if self.max_iterations < 1:
+            raise UserError(f"max_iterations must be at least 1, got {self.max_iterations}")
+
+    def fit(self, features: Tensor, targets: Tensor, loss: Loss, *, seed: int) -> "FittedHead":
+        """Choose the penalty by the loss on the held-out share, then fit the head to everything.
+
+        Args:
+            features: float ``[n, D]``.
+            targets: One-hot or multi-hot ``[n, C]``.
+            loss: Mean over images.
+            seed: Of the choice of what is held out.
+
+        Raises:
+            UserError: If there are fewer than two images.
+        """
+        if len(features) < 2:
+            raise UserError(f"a linear probe needs at least 2 training images, got {len(features)}")
+        order = torch.randperm(len(features), generator=fold_in(seed))
+        num_held_out = min(max(round(self.held_out * len(features)), 1), len(features) - 1)
+        held_out, rest = order[:num_held_out], order[num_held_out:]
+        penalties = []
+        head = FittedHead.zero(features[rest], targets.shape[1])
+        for l2 in sorted(self.l2, reverse=True):  # each fit starts where the stronger penalty ended
+            head = head.fit(features[rest], targets[rest], loss, l2=l2, max_iterations=self.max_iterations)
+            value = loss(head.scores(features[held_out]), targets[held_out]).item()
+            penalties.append({"l2": l2, "held_out_loss": value})
+        best = min(penalties, key=lambda row: row["held_out_loss"])["l2"]
+        head = FittedHead.zero(features, targets.shape[1])
+        head = head.fit(features, targets, loss, l2=best, max_iterations=self.max_iterations)
+        return FittedHead(head.mean, head.scale, head.weight, head.bias, penalties)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +182,21 @@ class FittedHead:
     def scores(self, features: Tensor) -> Tensor:
         """``[n, D]`` → ``[n, C]``."""
         return F.linear((features - self.mean) / self.scale, self.weight, self.bias)
+
+    def module(self) -> nn.Sequential:
+        """The same as a network: batch normalisation with these statistics, frozen, and a linear layer."""
+        num_classes, width = self.weight.shape
+        norm = nn.BatchNorm1d(width, affine=False, eps=EPSILON)
+        norm.load_state_dict(
+            {
+                "running_mean": self.mean,
+                "running_var": (self.scale.square() - EPSILON).clamp(min=0.0),
+                "num_batches_tracked": torch.tensor(0),
+            }
+        )
+        linear = nn.Linear(width, num_classes)
+        linear.load_state_dict({"weight": self.weight, "bias": self.bias})
+        return nn.Sequential(norm, linear).to(self.weight.device).eval()
 
     def fit(
         self, features: Tensor, targets: Tensor, loss: Loss, *, l2: float, max_iterations: int

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dppmask.data.base import ImageSource
 from dppmask.data.transforms import EvalTransform
 from dppmask.evaluation.base import Part, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches
+from dppmask.evaluation.features import eval_transform_of, frozen, part_batches, resize_ratio_of
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches
 from dppmask.masks import MaskContext, Tokens
 from dppmask.masks.features import Source, read_features
@@ -27,14 +28,15 @@ class PatchView:
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, encoder: Encoder) -> "PatchView":
-        """As an encoder does it."""
-        return cls(eval_transform_of(encoder), encoder.grid)
+    def of(cls, encoder: Encoder, images: ImageSource) -> "PatchView":
+        """As an encoder sees the images."""
+        return cls(eval_transform_of(encoder, images), encoder.grid)
 
     @classmethod
-    def square(cls, side: int, patch_size: int) -> "PatchView":
+    def square(cls, side: int, patch_size: int, images: ImageSource) -> "PatchView":
         """Square images and patches."""
-        return cls(EvalTransform(side), (side // patch_size, side // patch_size))
+        transform = EvalTransform(side, resize_ratio=resize_ratio_of(images))
+        return cls(transform, (side // patch_size, side // patch_size))
 
     def locate(self, stored: Sequence[Tensor | None]) -> PatchObjects | None:
         """The objects of stored images on their patches; None if an image does not say where."""
@@ -82,7 +84,8 @@ def measured_batches(
     """
     compute = subject.compute
     knows_objects = part.images[0].objects is not None
-    for batch in part_batches(part, view.transform, compute, "masks", count=count):
+    among = None if count is None else range(min(count, len(part.images)))
+    for batch in part_batches(part, view.transform, compute, "masks", among=among):
         context = make_context(batch.images.to(compute.device), view, subject, needs)
         features = read_features(context, kernel_source)
         stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]

@@ -152,11 +152,15 @@ class MaskStatistics(Protocol):
 
     def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator[MeasuredBatch]:
         """Batches of this protocol's own size: the noise of a mask depends on it."""
-        encoder = subject.encoder
+        encoder, images = subject.encoder, part.images
+        if encoder is None:
+            view = PatchView.square(self.image_size, self.patch_size, images)
+        else:
+            view = PatchView.of(encoder, images)
         return measured_batches(
             part,
             replace(subject, compute=replace(subject.compute, batch_size=self.batch_size)),
-            PatchView.of(encoder) if encoder else PatchView.square(self.image_size, self.patch_size),
+            view,
             needs=needs,
             kernel_source=self.kernel_source or ("tokens" if encoder else "pixels"),
             count=self.num_images,

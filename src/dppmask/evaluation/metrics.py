@@ -1,6 +1,7 @@
 """Accuracy and average precision, each with its standard error over the evaluated images."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from dppmask.errors import UserError
 from dppmask.rng import fold_in
 
+RESAMPLES = 200  # of every bootstrap
 Scored = dict[str, tuple[float, float]]  # metric → value and standard error
 
 
@@ -67,7 +69,7 @@ class Ranking:
 
 
 def mean_average_precision(
-    scores: Tensor, targets: Tensor, *, seed: int = 0, resamples: int = 200
+    scores: Tensor, targets: Tensor, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The mean of :func:`average_precision` over labels, and its bootstrap standard error over images.
 
@@ -81,15 +83,20 @@ def mean_average_precision(
         resamples: Draws of n images with replacement.
     """
     ranking = Ranking.of(scores, targets)
-    count = len(scores)
     share_scored = targets.any(0).double().mean()  # labels without any positive score 0
-    generator = fold_in(seed)
-    means = []
-    for _ in range(resamples):
-        drawn = torch.randint(count, (count,), generator=generator).bincount(minlength=count)
-        means.append(ranking.average_precision(drawn).nanmean() * share_scored)
-    drawn_means = torch.stack(means)
+    drawn = resampled(len(scores), seed=seed, resamples=resamples)
+    drawn_means = torch.stack([ranking.average_precision(times).nanmean() * share_scored for times in drawn])
     return average_precision(scores, targets).mean().item(), drawn_means[~drawn_means.isnan()].std().item()
+
+
+def resampled(count: int, *, seed: int, resamples: int) -> Iterator[Tensor]:
+    """How often each of ``count`` images is drawn, int64 ``[count]``, in one bootstrap sample after another.
+
+    Equal arguments give equal samples, so metrics that are computed apart share theirs.
+    """
+    generator = fold_in(seed)
+    for _ in range(resamples):
+        yield torch.randint(count, (count,), generator=generator).bincount(minlength=count)
 
 
 def classification_metrics(scores: Tensor, labels: Tensor, *, seed: int = 0) -> Scored:
@@ -108,6 +115,14 @@ def classification_metrics(scores: Tensor, labels: Tensor, *, seed: int = 0) -> 
     if not labels.any():
         raise UserError("mAP needs at least one positive label among the evaluated images, got none")
     return {"mAP": mean_average_precision(scores, labels, seed=seed)}
+
+
+def labels_without_positives(names: Sequence[str], labels: Tensor) -> list[str]:
+    """Says which of the labels, bool ``[n, L]``, score 0 because no validation image has them, if any."""
+    missing = [name for name, known in zip(names, labels.any(0).tolist(), strict=True) if not known]
+    if not missing:
+        return []
+    return [f"val: no image has {', '.join(missing)}; labels without positives score 0"]
 
 
 def values(found: Scored) -> dict[str, float]:

@@ -29,19 +29,21 @@ class Probe(Protocol):
     Args:
         pooling: See :class:`~dppmask.evaluation.features.View`.
         blocks: See :class:`~dppmask.evaluation.features.View`.
-        baselines: Which of "chance", "raw_pixels", "random_encoder" to report beside.
+        baselines: Which of ``offered`` to report beside.
 
     Attributes:
         several_labels: Whether images may carry several labels.
+        offered: Names of the baselines there are.
 
     Raises:
         UserError: If an argument is outside its range.
     """
 
     several_labels: bool = False
+    offered: tuple[str, ...] = BASELINES
 
     def __init__(self, *, pooling: Pooling, blocks: int, baselines: Sequence[str] = BASELINES) -> None:
-        check_baselines(baselines)
+        check_baselines(baselines, self.offered)
         self.pooling = pooling
         self.blocks = blocks
         self.view = View(pooling, blocks)
@@ -59,22 +61,28 @@ class Probe(Protocol):
         """The same metrics without a look at any image."""
         return dict.fromkeys(found, chance_level(encoded))
 
+    def beside(
+        self, encoded: Encoded, found: Scored, *, seed: int
+    ) -> dict[str, Callable[[], dict[str, float]]]:
+        """How to assess every baseline that is offered."""
+
+        def assess_random() -> Scored:
+            fresh = random_encoder(encoded.encoder, seed=seed)
+            return self.assess(encoded.task.encode(fresh, title="random encoder"), seed=seed)[0]
+
+        return {
+            CHANCE: lambda: self.assess_chance(encoded, found, seed=seed),
+            RAW_PIXELS: lambda: values(self.assess_pixels(encoded, seed=seed)),
+            RANDOM_ENCODER: lambda: values(assess_random()),
+        }
+
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
         """See :meth:`~dppmask.evaluation.base.Protocol.run`."""
         encoder = subject.require_encoder(self.name)
         task = self._open(data, subject)
         encoded = task.encode(encoder)
         found, tables = self.assess(encoded, seed=seed)
-
-        def assess_random() -> Scored:
-            fresh = random_encoder(encoder, seed=seed)
-            return self.assess(task.encode(fresh, title="random encoder"), seed=seed)[0]
-
-        beside: dict[str, Callable[[], dict[str, float]]] = {
-            CHANCE: lambda: self.assess_chance(encoded, found, seed=seed),
-            RAW_PIXELS: lambda: values(self.assess_pixels(encoded, seed=seed)),
-            RANDOM_ENCODER: lambda: values(assess_random()),
-        }
+        beside = self.beside(encoded, found, seed=seed)
         return Result(
             self.name,
             values(found),
@@ -84,10 +92,16 @@ class Probe(Protocol):
             notes=encoded.notes,
         )
 
+    def class_names(self, part: Part) -> list[str]:
+        """Names of the classes or labels.
+
+        Raises:
+            UserError: If the images are not labelled as this protocol needs them.
+        """
+        if self.several_labels:
+            return part.require_classes(self.name)
+        return part.require_single_label(self.name, instead="LinearFast")
+
     def _open(self, data: ImageSource, subject: Subject) -> Task:
         train, val = Part.open(data, "train"), Part.open(data, "val")
-        if self.several_labels:
-            names = train.require_classes(self.name)
-        else:
-            names = train.require_single_label(self.name, instead="LinearFast")
-        return Task(train, val, names, self.view, subject.compute)
+        return Task(train, val, self.class_names(train), self.view, subject.compute)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import TextIO, TypeVar
 
+from dppmask.evaluation import ranks
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,7 @@ def reported(
     """Pass items on and report how many are done.
 
     On a terminal the line is rewritten in place, at most ten times a second; elsewhere a new line appears
-    every ``interval`` seconds, and none for a loop that is over before.
+    every ``interval`` seconds, and none for a loop that is over before. Of several ranks the first reports.
 
     Args:
         items: What is counted.
@@ -33,6 +35,9 @@ def reported(
         interval: Seconds between two lines in a file.
         stream: Where to; standard error by default.
     """
+    if not ranks.is_first():
+        yield from items
+        return
     stream = stream or sys.stderr
     in_place = stream.isatty()
     pause = 0.1 if in_place else interval

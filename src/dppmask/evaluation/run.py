@@ -10,6 +10,7 @@ import torch
 from dppmask import specs
 from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
+from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Compute, Precision, Protocol, Subject
 from dppmask.evaluation.features import weights_hash
 from dppmask.files import append_line
@@ -29,6 +30,8 @@ def evaluate(
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
     batch_size: int = 64,
     num_workers: int = 0,
     precision: Precision = "32",
@@ -46,8 +49,10 @@ def evaluate(
         seed: Of whatever is random in the protocol.
         image_size: Size to encode, if not the one trained on; not for an Encoder, which has its size.
         device: A torch device, or "auto": a GPU where there is one; an encoder stays where it is.
+        devices: How many of them on each node; images are divided among them, no number changes.
+        num_nodes: Number of nodes.
         batch_size: Images per forward pass.
-        num_workers: Processes that load images.
+        num_workers: Processes that load images, for each device.
         precision: "32", or "bf16" for autocast.
 
     Returns:
@@ -57,21 +62,23 @@ def evaluate(
     Raises:
         UserError: If the subject, the protocol and the data do not fit together.
     """
-    compute = Compute(choose_device(device, run), batch_size, num_workers, precision)
-    subject = open_subject(run, compute, image_size=image_size)
-    result = protocol.run(subject, data, seed=seed)
-    record = {
-        **dataclasses.asdict(result),
-        "settings": specs.describe(protocol),
-        "data": specs.describe(data),
-        "subject": subject.description,
-        "seed": seed,
-        "compute": {"device": compute.device, "batch_size": batch_size, "precision": precision},
-        **describe_environment(),
-    }
-    line = json.dumps(record, allow_nan=False)
-    if subject.run is not None:
-        append_line(subject.run / RESULTS, line)
+    with ranks.joined(choose_device(device, run), devices, num_nodes) as own_device:
+        compute = Compute(own_device, batch_size, num_workers, precision)
+        subject = open_subject(run, compute, image_size=image_size)
+        result = protocol.run(subject, data, seed=seed)
+        used = {"device": own_device, "ranks": ranks.num_ranks()}
+        record = {
+            **dataclasses.asdict(result),
+            "settings": specs.describe(protocol),
+            "data": specs.describe(data),
+            "subject": subject.description,
+            "seed": seed,
+            "compute": {**used, "batch_size": batch_size, "precision": precision},
+            **describe_environment(),
+        }
+        line = json.dumps(record, allow_nan=False)
+        if subject.run is not None and ranks.is_first():
+            append_line(subject.run / RESULTS, line)
     return json.loads(line)
 
 

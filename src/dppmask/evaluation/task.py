@@ -1,11 +1,14 @@
 """A labelled source to learn from and to be tested on, and what an encoder makes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
 from dppmask.evaluation.features import Features, View, frozen_features
+from dppmask.evaluation.metrics import labels_without_positives
 from dppmask.models.encoder import Encoder
 
 
@@ -19,6 +22,9 @@ class Task:
         class_names: Names of the classes or labels.
         view: How tokens become one vector.
         compute: Where to compute.
+
+    Raises:
+        UserError: If the parts have different classes.
     """
 
     train: Part
@@ -26,6 +32,13 @@ class Task:
     class_names: list[str]
     view: View
     compute: Compute
+
+    def __post_init__(self) -> None:
+        held_out = self.val.images.class_names
+        if held_out is not None and list(held_out) != list(self.class_names):
+            raise UserError(
+                f"classes must agree, but train has {_some(self.class_names)}, val {_some(held_out)}"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -70,7 +83,9 @@ class Encoded:
         """Says what could not be read, and which labels mAP scores 0 because no validation image has them."""
         notes = self.train.notes(self.task.train) + self.val.notes(self.task.val)
         if self.val_labels.ndim > 1:
-            known = zip(self.task.class_names, self.val_labels.any(0).tolist(), strict=True)
-            if missing := [name for name, is_known in known if not is_known]:
-                notes.append(f"val: no image has {', '.join(missing)}; labels without positives score 0")
+            notes += labels_without_positives(self.task.class_names, self.val_labels)
         return notes
+
+
+def _some(class_names: Sequence[str]) -> str:
+    return f"{len(class_names)} ({', '.join(class_names[:5])}{', …' if len(class_names) > 5 else ''})"

@@ -7,9 +7,9 @@ from typing import Any
 
 from dppmask.figures.curves import Lines, draw_curves
 from dppmask.figures.mask_gallery import Gallery, draw_gallery
+from dppmask.figures.mask_statistics import Sweep, draw_statistics
 from dppmask.figures.reconstruction import Comparison, draw_comparison
 from dppmask.figures.report import Commands, Headline, Picture, Section, Text, write_report
-from dppmask.figures.statistics import Sweep, draw_statistics
 from dppmask.figures.table import Table
 
 TITLE = "Masks that keep every part of the image"

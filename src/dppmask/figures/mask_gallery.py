@@ -230,7 +230,7 @@ def spread_images(source: ImageSource, count: int, encoder: Encoder) -> Tensor:
     """
     if count < 1:
         raise UserError(f"num_images must be at least 1, got {count}")
-    count, transform = min(count, len(source)), eval_transform_of(encoder)
+    count, transform = min(count, len(source)), eval_transform_of(encoder, source)
     return torch.stack([transform(source[i * len(source) // count].image)[0] for i in range(count)])
 
 

@@ -143,6 +143,20 @@ class Encoder(nn.Module):
         block = self.backbone.blocks[-1]
         return self.backbone.has_class_token and type(block) is Block and type(block.attn) is Attention
 
+    def layer_of(self, name: str) -> int:
+        """How deep a parameter of the encoder acts.
+
+        0 = before the blocks, i + 1 = in block i, depth + 1 = behind them all.
+
+        Args:
+            name: As ``named_parameters`` has it.
+        """
+        part, _, rest = name.removeprefix("backbone.").partition(".")
+        if part == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        before = part in ("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre")
+        return 0 if before else self.depth + 1
+
     def embed(self, images: Tensor, *, any_size: bool = False) -> Tensor:
         """Patch embedding plus position, with gradient: images ``[B, C, H, W]`` → ``[B, N, D]``.
 

@@ -13,7 +13,7 @@ from dppmask.training import settings
 VERSION = 1
 
 SPEED = {"batch_size", "num_workers"}  # of an evaluation: they change nothing but rounding
-LOCAL = {"cache_dir"}  # of a data source: where a machine keeps what it has rendered
+LOCAL = {"cache_dir", "out"}  # of a data source, of a protocol: where a machine keeps things
 
 
 def fingerprint(value: Any) -> str:

@@ -7,7 +7,7 @@ from dppmask.figures.table import Cell, Column, Measured, Table
 from dppmask.reproduce import experiments
 from dppmask.reproduce.cells import Cells
 from dppmask.reproduce.experiments import TRAINING, Experiment, Row
-from dppmask.reproduce.summary import Difference, difference, measured
+from dppmask.reproduce.summary import Difference, Over, difference, measured
 from dppmask.reproduce.units import Job
 
 BEYOND = " †"
@@ -28,9 +28,7 @@ def results(job: Job, cells: Cells) -> Table:
         shown: dict[str, Cell] = {"row": _title(row)}
         for column in experiment.columns.values():
             found = measured(job, row, column, cells)
-            shown[column.name] = found and Measured(
-                found.mean / column.scale, _scaled(found.deviation, column)
-            )
+            shown[column.name] = _in_unit(found, column) if found else None
             shown[_paper(column.name)] = _or_none(row.paper.get(column.name), column)
         rows.append(shown)
     beyond = any(row.beyond for row in experiment.rows.values())
@@ -52,9 +50,9 @@ def differences(job: Job, cells: Cells) -> Table | None:
         baseline = experiment.rows[row.baseline]
         shown: dict[str, Cell] = {"row": f"{_title(row)} − {baseline.title}"}
         for column in experiment.columns.values():
-            pair = [measured(job, one, column, cells) for one in (row, baseline)]
-            found = difference(*pair) if pair[0] and pair[1] else None
-            shown[column.name] = found and difference_text(found, column.digits)
+            ours, theirs = (measured(job, one, column, cells) for one in (row, baseline))
+            found = difference(ours, theirs) if ours and theirs else None
+            shown[column.name] = difference_text(found, column.digits) if found else None
             if column.name in row.paper and column.name in baseline.paper:
                 shown[_paper(column.name)] = (
                     f"{row.paper[column.name] - baseline.paper[column.name]:+.{column.digits}f}"
@@ -148,8 +146,10 @@ def _paper(name: str) -> str:
     return f"{name} of the paper"
 
 
-def _scaled(value: float | None, column: experiments.Column) -> float | None:
-    return None if value is None else value / column.scale
+def _in_unit(found: Over, column: experiments.Column) -> Measured:
+    """A table multiplies by the column's scale, which is in these numbers already."""
+    deviation = found.deviation
+    return Measured(found.mean / column.scale, None if deviation is None else deviation / column.scale)
 
 
 def _or_none(value: float | None, column: experiments.Column) -> Cell:

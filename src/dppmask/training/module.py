@@ -2,26 +2,25 @@
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from dppmask.errors import UserError
 from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy, num_masked_for
 from dppmask.models.base import MaskedImageModel
 from dppmask.rng import fold_in, seeded
-from dppmask.training.optim import adamw, clip_each_gradient, set_rates
+from dppmask.training.optim import adamw, clip_each_gradient
 from dppmask.training.schedule import Schedule
 from dppmask.training.sharding import shard
+from dppmask.training.trainee import Trainee
 
 # The last counter of a generator keeps its stream apart from the mask noise, which is (seed, step, slot).
 MODEL_NOISE, COUNT_NOISE = 1, 2
 
 
-class Pretraining(LightningModule):
+class Pretraining(Trainee):
     """A method and a mask strategy as Lightning trains them.
 
     Args:
@@ -35,6 +34,8 @@ class Pretraining(LightningModule):
         loader: Called with ``world_size``, ``rank`` and ``pin_memory``, gives the training batches.
     """
 
+    model: MaskedImageModel
+
     def __init__(
         self,
         model: MaskedImageModel,
@@ -47,36 +48,17 @@ class Pretraining(LightningModule):
         betas: tuple[float, float] = (0.9, 0.95),
         clip_grad: float | None = None,
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, schedule, seed=seed, loader=loader)
         self.model.needs_attention = "attention" in strategy.needs
         self.strategy = strategy
         self.ratio = ratio
-        self.schedule = schedule
-        self.seed = seed
         self.betas = betas
         self.clip_grad = clip_grad
-        self._loader = loader
 
     def configure_model(self) -> None:
         """Lightning gives a device mesh where weights are to be sharded."""
         if self.device_mesh is not None:
             shard(self, self.model.encoder, self.device_mesh["data_parallel"])
-
-    def train_dataloader(self) -> Iterable[Any]:
-        return self._loader(
-            world_size=self.trainer.world_size,
-            rank=self.trainer.global_rank,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def on_train_epoch_start(self) -> None:
-        loader: Any = self.trainer.train_dataloader
-        loader.set_epoch(self.current_epoch)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Lightning refuses frozen dataclasses."""
-        return to_device(batch, device)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         step, slot = self.global_step, self.slot(batch_idx)
@@ -90,16 +72,6 @@ class Pretraining(LightningModule):
             loss = loss + objective
         metrics = {"loss": loss, **output.metrics}
         return {"loss": loss, "metrics": {name: value.detach() for name, value in metrics.items()}}
-
-    def slot(self, batch_idx: int) -> int:
-        """Position of this rank's micro-batch within its optimiser step."""
-        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        return micro_batch * self.trainer.world_size + self.trainer.global_rank
-
-    @property
-    def progress(self) -> float:
-        """Share of the training done."""
-        return self.global_step / self.schedule.total_steps
 
     def draw_mask(self, context: MaskContext, step: int, slot: int) -> Mask:
         """The mask of one micro-batch; methods that need equal counts get one count for the whole step."""
@@ -147,18 +119,7 @@ class Pretraining(LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """One optimiser step at this step's rates, then the method's own hook (EMA teachers)."""
-        step, schedule = self.global_step, self.schedule
-        set_rates(optimizer, lr=schedule.lr_at(step), weight_decay=schedule.weight_decay_at(step))
+        """One optimiser step, then the method's own hook (EMA teachers)."""
+        step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.model.after_step((step + 1) / schedule.total_steps)
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch (tensor or dataclass of tensors, nested) on another device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        moved = {field.name: to_device(getattr(batch, field.name), device) for field in fields(batch)}
-        return replace(batch, **moved)
-    return batch
+        self.model.after_step((step + 1) / self.schedule.total_steps)

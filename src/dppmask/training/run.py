@@ -1,15 +1,12 @@
 """``pretrain``: from a source of images to a run folder with a pre-trained encoder."""
 
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from dppmask.data.base import ImageSource
@@ -17,7 +14,6 @@ from dppmask.data.module import TrainLoader, Transform
 from dppmask.data.multi_crop import MultiCropTransform
 from dppmask.data.transforms import train_transform
 from dppmask.errors import UserError
-from dppmask.files import remove_unfinished, write_yaml
 from dppmask.masks.base import MaskRatio, MaskStrategy
 from dppmask.masks.uniform import RandomMask
 from dppmask.models.base import MaskedImageModel
@@ -28,25 +24,13 @@ from dppmask.models.mae import MAE
 from dppmask.rng import seeded
 from dppmask.specs import build
 from dppmask.training import settings
-from dppmask.training.callbacks import Average, JsonMetrics, Progress, UnreadableImages, read_metrics
-from dppmask.training.checkpoints import SaveCheckpoints, newest
-from dppmask.training.environment import record_environment
+from dppmask.training.callbacks import read_metrics
+from dppmask.training.checkpoints import newest
+from dppmask.training.fitting import CHECKPOINTS, METRICS, fit
 from dppmask.training.module import Pretraining
 from dppmask.training.schedule import Schedule, scaled_learning_rate
-from dppmask.training.stopping import StopOnNonFinite, StopOnSignal, requeued
-from dppmask.training.trainer import (
-    Withheld,
-    build_trainer,
-    determinism_kept,
-    is_first_process,
-    log_file,
-    quiet,
-)
-
-log = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
+from dppmask.training.stopping import requeued
+from dppmask.training.trainer import is_first_process
 
 
 @dataclass(frozen=True)
@@ -164,32 +148,17 @@ def pretrain(
     if not resume:
         _refuse_existing(run)
     config = _config(run, options, given, resume=resume)
-    with determinism_kept():
-        finished = _train(run, config, callbacks, checkpoint=newest(run / CHECKPOINTS) if resume else None)
+    checkpoint = newest(run / CHECKPOINTS) if resume else None
+    finished = fit(
+        run,
+        config,
+        partial(_module, config, fresh=checkpoint is None),
+        partial(_export, config, run / "encoder"),
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+    )
     lines = read_metrics(run / METRICS)
     return RunResult(run, lines[-1] if lines else {}, finished)
-
-
-def _train(
-    run: Path, config: Mapping[str, Any], callbacks: Sequence[Callback], *, checkpoint: Path | None
-) -> bool:
-    """Fit and, at the end of the training, export the encoder; whether the end was reached."""
-    stop = StopOnSignal()
-    average = Average(config["ema"]) if config["ema"] is not None else None
-    early = Withheld()
-    with quiet(early):  # nothing is written before every option is known to be right
-        trainer = build_trainer(config, run, _callbacks(run, config, average, callbacks, stop))
-        module = _module(config, trainer, fresh=checkpoint is None)
-        module.try_masks()
-    with _run_folder(run, config, early.records), stop.listening():
-        with suppress(SIGTERMException):  # Lightning's, if told to stop before the first step
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        finished = trainer.global_step >= module.schedule.total_steps
-        if finished:
-            _export(trainer, config, average.weights if average else {}, run / "encoder")
-        elif is_first_process():
-            stop.requeue()
-    return finished
 
 
 def _refuse_existing(run: Path) -> None:
@@ -220,28 +189,6 @@ def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _callbacks(
-    run: Path,
-    config: Mapping[str, Any],
-    average: Average | None,
-    extra: Sequence[Callback],
-    stop: StopOnSignal,
-) -> list[Callback]:
-    """In the order in which they act at the end of a step: numbers first, the checkpoint after all state."""
-    metrics = JsonMetrics(run / METRICS, every_steps=config["log_every"])
-    own = [
-        StopOnNonFinite(run),
-        *([average] if average else []),
-        metrics,
-        Progress(metrics),
-        UnreadableImages(),
-    ]
-    save = SaveCheckpoints(
-        run / CHECKPOINTS, every_steps=config["save_last_every"], every_epochs=config["save_every"]
-    )
-    return [*own, *extra, stop, save]
-
-
 def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pretraining:
     """Everything that is trained, checked to fit together."""
     with seeded(config["seed"]):
@@ -265,7 +212,7 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
         accumulate=config["accumulate"],
     )
     schedule = _schedule(config, len(source), trainer.world_size)
-    return Pretraining(
+    module = Pretraining(
         model,
         strategy,
         ratio,
@@ -275,6 +222,8 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
         betas=_pair(config["betas"]),
         clip_grad=config["clip_grad"],
     )
+    module.try_masks()
+    return module
 
 
 def _transform(config: Mapping[str, Any], model: MaskedImageModel) -> Transform:
@@ -344,29 +293,8 @@ def _schedule(config: Mapping[str, Any], num_images: int, world_size: int) -> Sc
     )
 
 
-@contextmanager
-def _run_folder(run: Path, config: Mapping[str, Any], early: Sequence[logging.LogRecord]) -> Iterator[None]:
-    """Open the folder, write what the run is made of, and keep its log, which begins with ``early``."""
-    handler = log_file(run)
-    if is_first_process():
-        (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        for folder in (run, run / CHECKPOINTS):
-            remove_unfinished(folder)
-        if settings.stored(run) is None:
-            write_yaml(run / settings.CONFIG, config)
-        record_environment(run / "environment.json")
-        for record in early:  # the other processes have the same to say
-            handler.handle(record)
-    with quiet(handler):
-        try:
-            yield
-        except UserError as error:
-            log.error("%s", error)
-            raise
-
-
 def _export(
-    trainer: Trainer, config: Mapping[str, Any], averaged: Mapping[str, Tensor], folder: Path
+    config: Mapping[str, Any], folder: Path, trainer: Trainer, averaged: Mapping[str, Tensor]
 ) -> None:
     """Write the encoder to keep alone, with averaged weights where there are any."""
     weights = trainer.strategy.lightning_module_state_dict()  # collective where weights are sharded

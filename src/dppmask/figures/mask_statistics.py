@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from dppmask.errors import UserError
 from dppmask.figures.style import DPP, RANDOM, SERIES, WIDE, new_figure, styled
 
 
@@ -87,6 +88,19 @@ def sweeps(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sweep
                 random = row["value"], row["standard_error"]
         found[name] = Sweep(curves, random)
     return found
+
+
+def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) -> Figure:
+    """The statistics of one record of ``MaskStatistics``.
+
+    Raises:
+        UserError: If there are several records: their masks were drawn on different images.
+    """
+    if len(records) > 1:
+        raise UserError(
+            f"MaskStatistics draws one record, got {len(records)}; give a file that holds only one"
+        )
+    return draw_statistics(sweeps(records[0]["tables"]), figure=figure)
 
 
 @styled()
