@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dppmask.figures.option_sweep import Point, draw_option_sweep
 from dppmask.figures.report import Block, Commands, Facts, Picture, Points, Section, Text, write_report
 from dppmask.figures.style import figure_bytes
 from dppmask.figures.table import Table
@@ -11,6 +12,7 @@ from dppmask.reproduce import tables
 from dppmask.reproduce.cells import Cell, Cells
 from dppmask.reproduce.runner import commands
 from dppmask.reproduce.scales import Scale
+from dppmask.reproduce.summary import measured
 from dppmask.reproduce.units import Job
 from dppmask.training.environment import describe_environment
 
@@ -48,6 +50,7 @@ def section(job: Job, cells: Cells) -> Section:
     blocks: list[Block | None] = [
         Text(f"{_progress(job, cells)} The paper: {experiment.setting}"),
         tables.results(job, cells),
+        sweep_picture(job, cells),
         tables.differences(job, cells),
         Points("Where the paper disagrees with itself", experiment.conflicts)
         if experiment.conflicts
@@ -59,6 +62,28 @@ def section(job: Job, cells: Cells) -> Section:
     ]
     heading = f"{experiment.reference}: {experiment.title}"
     return Section(heading, [block for block in blocks if block is not None])
+
+
+def sweep_picture(job: Job, cells: Cells) -> Picture | None:
+    """Every column against the swept option; None for a table, or where nothing is measured."""
+    experiment = job.experiment
+    if experiment.sweep is None:
+        return None
+    panels: dict[str, dict[str, list[Point]]] = {}
+    for column in experiment.columns.values():
+        lines: dict[str, list[Point]] = {}
+        for row in experiment.rows.values():
+            found = measured(job, row, column, cells)
+            if found is not None and row.at is not None:
+                lines.setdefault(row.title, []).append(Point(row.at, found.mean, found.deviation or 0.0))
+        if lines:
+            panels[column.title] = lines
+    if not panels:
+        return None
+    option = experiment.sweep.replace("_", " ")
+    return Picture(
+        draw_option_sweep(panels, option=option), f"{experiment.title}: mean and standard deviation."
+    )
 
 
 def _progress(job: Job, cells: Cells) -> str:
