@@ -18,7 +18,7 @@ from typing import Any
 from dppmask import cli
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
-from dppmask.evaluation.mask_statistics import label_of
+from dppmask.evaluation.strategies import label_of
 from dppmask.figures.curves import draw_curves, load_curves
 from dppmask.figures.demo_report import DemoResults, demo_report
 from dppmask.figures.mask_gallery import draw_gallery, make_gallery, spread_images

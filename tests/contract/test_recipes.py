@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from dppmask import recipes
-from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
 from dppmask.data.class_list import read_class_list
 from dppmask.data.scenes import Scenes
 from dppmask.data.scenes_export import export_scenes
+from dppmask.evaluation.run import evaluate
 from dppmask.models.mae import MAE
 from dppmask.specs import build
 from dppmask.training.run import pretrain

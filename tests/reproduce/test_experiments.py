@@ -4,9 +4,9 @@ import shlex
 
 import pytest
 
-from dppmask.commands.evaluate import evaluate
 from dppmask.commands.parser import OptionParser
 from dppmask.errors import UserError
+from dppmask.evaluation.run import evaluate
 from dppmask.reproduce.experiments import experiment_names, experiment_of, load_experiment
 from dppmask.reproduce.request import pretraining
 from dppmask.reproduce.scales import load_scale, scale_names

@@ -15,7 +15,8 @@ from dppmask.figures.style import DPP, INK, QUIET, RANDOM, SERIES, WIDE, new_fig
 AnyRow = Mapping[str, Any]
 
 EXACT = SERIES[2]
-COLOURS = {"random": RANDOM, "greedy": DPP, "exact": EXACT, RIVAL: QUIET}
+COLOURS = {"random": RANDOM, "greedy": DPP, "purged": DPP, "exact": EXACT, RIVAL: QUIET}
+COLOURS |= {"block": SERIES[3], "attention, high": SERIES[4], "attention, hint": SERIES[4]}
 LABELS = {"random": "random", "greedy": "greedy DPP", "exact": "exact k-DPP"}
 PANELS = {
     "patches": ("num_patches", "patches N"),
