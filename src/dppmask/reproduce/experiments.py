@@ -23,7 +23,7 @@ class Column:
         name: Its key in the rows' paper values.
         title: Its heading, unit included.
         evaluation: Which evaluation of the scale gives it, or "training".
-        metric: Its name among the metrics; "{mask}" stands for the label of the row's own mask.
+        metric: Its name among the metrics or timings; "{mask}" stands for the label of the row's own mask.
         better: Which direction is better; None = neither.
         percent: Whether shares are shown in percent.
         digits: Behind the decimal point.

@@ -64,9 +64,9 @@ class Machine:
         return None if unit.request is None else self.work / "runs" / unit.key
 
     def environment(self, worker: int) -> dict[str, str]:
-        """Environment variables of a worker: one thread each on a CPU, one GPU each where there are some."""
+        """Environment variables of a worker: its share of the CPU, or its GPU; a single worker sees all GPUs."""
         environment = dict(os.environ)
-        if self.gpus and not self.launch:
+        if self.gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[worker % len(self.gpus)])
         elif not self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -78,8 +78,13 @@ class Machine:
         """What a worker needs to know, as plain data.
 
         Raises:
-            UserError: If a data set's folder is not known.
+            UserError: If a data set's folder is not known, or the run wants more devices than a worker has.
         """
+        wanted = unit.options.get("devices", 1) if unit.request else 1
+        if self.jobs > 1 and wanted > 1 and not self.launch:
+            raise UserError(
+                f"{unit.title} takes {wanted} devices, and each of {self.jobs} jobs has one; use --jobs 1"
+            )
         folder = self.folder(unit)
         return {
             "folder": folder and str(folder),

@@ -18,6 +18,7 @@ from dppmask.training.run import pretrain
 Options = dict[str, Any]
 
 _PRETRAIN = inspect.signature(pretrain).parameters
+_PACKAGES = {f"dppmask.{name}" for name in ("data", "models", "masks", "evaluation")}
 _EVALUATE = {"protocol", "data", "image_size", "batch_size", "num_workers", "precision"}
 
 
@@ -134,7 +135,13 @@ def _over(below: Any, above: Any) -> Any:
 def _typed(name: str, value: Any) -> list[str]:
     """An option as one types it."""
     if _is_class(value):
-        named = [f"--{name}", value["class_path"].rpartition(".")[2]] if "class_path" in value else []
+        named = [f"--{name}", _short(value["class_path"])] if "class_path" in value else []
         inside = (value.get("init_args") or {}).items()
         return named + [part for key, item in inside for part in _typed(f"{name}.{key}", item)]
     return [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+
+
+def _short(class_path: str) -> str:
+    """The name by which the command line knows a class; the whole path of one that it does not look for."""
+    known = class_path.rpartition(".")[0].rpartition(".")[0] in _PACKAGES
+    return class_path.rpartition(".")[2] if known else class_path

@@ -67,7 +67,7 @@ def measured(job: Job, row: Row, column: Column, cells: Cells) -> Over | None:
     for name, seed in job.units:
         address = job.address(row, column, seed) if name == row.name else None
         if address is not None and (cell := cells.get(address.key)) is not None:
-            found[seed] = column.scale * cell["metrics"][address.metric]
+            found[seed] = column.scale * {**cell["timings"], **cell["metrics"]}[address.metric]
     return Over(dict(sorted(found.items()))) if found else None
 
 

@@ -111,10 +111,13 @@ def _incoming() -> "queue.Queue[Task | None]":
 
 
 def _train(task: Task) -> bool:
-    """Train, or go on with what is there; whether the end was reached."""
+    """Train, or go on with what is there; whether the end was reached.
+
+    What several devices train is a command of its own, which starts the other ranks.
+    """
     if task["pretrain"] is None:
         return True
-    if not task["launch"]:
+    if not task["launch"] and _devices(task["pretrain"]) == 1:
         return pretrain(**task["pretrain"], run=task["folder"], resume=True).finished
     folder = Path(task["folder"])
     config = folder.with_suffix(".yaml")
@@ -126,12 +129,16 @@ def _train(task: Task) -> bool:
     return code == 0
 
 
+def _devices(options: Mapping[str, Any]) -> int:
+    return options["devices"] * options["num_nodes"]
+
+
 def _measured(task: Task, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The event that carries one cell's numbers."""
     started = time.perf_counter()
     if evaluation["options"] is None:
         options = task["pretrain"]
-        images = options["batch_size"] * options["devices"] * options["num_nodes"] * options["accumulate"]
+        images = options["batch_size"] * options["accumulate"] * _devices(options)
         metrics = training_metrics(read_metrics(Path(task["folder"]) / METRICS), images_per_step=images)
         timings = {name: metrics.pop(name) for name in ("seconds", "images_per_second")}
         record = {"metrics": metrics, "timings": timings, **describe_environment()}
