@@ -46,6 +46,9 @@ COMMANDS = {
         "dppmask.commands.backgrounds:main", "write images with other backgrounds, for --protocol Backgrounds"
     ),
     "variants": Command("dppmask.commands.variants:main", "draw images with other backgrounds side by side"),
+    "reproduce": Command(
+        "dppmask.commands.reproduce:main", "fill in the paper's tables and figures, and report"
+    ),
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"

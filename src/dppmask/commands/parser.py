@@ -20,9 +20,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 
 from dppmask import specs
 from dppmask.commands.messages import must_name, one_line, shipped_names
-from dppmask.commands.recipes import find_recipe
 from dppmask.commands.signatures import told_in_words
 from dppmask.errors import UserError, nearest
+from dppmask.recipes import find_recipe
 
 T = TypeVar("T")
 
