@@ -304,7 +304,7 @@ def test_help_offers_what_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"one of: (\w+, )*HubDataset, ImageFolder, (\w+, )*Scenes(, \w+)*\)", text)
+    assert re.search(r"one of: (\w+, )*HubDataset, (\w+, )*ImageFolder, (\w+, )*Scenes(, \w+)*\)", text)
     for name in (
         "MaskStrategy,",
         "FeatureMask",
