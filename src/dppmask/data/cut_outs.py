@@ -159,14 +159,14 @@ class CutOutVariants(VariantSource):
         other.selected = name
         return other
 
-    def split(self, name: Split) -> "CutOutPart":
+    def split(self, name: Split) -> "_CutOutPart":
         """Open a part; the first time, all its images are read to see which can be used.
 
         Raises:
             UserError: If there is no such part, or too few of its images can be used.
         """
         images, plan = self.plan(name)
-        return CutOutPart(self, images, plan)
+        return _CutOutPart(self, images, plan)
 
     def plan(self, split: Split, watch: Watch = unwatched) -> tuple[ImageSource, Plan]:
         """An opened part of the source, and which of its images are used.
@@ -235,7 +235,7 @@ class CutOutVariants(VariantSource):
         return Plan(tuple(kept), tuple(kept.values()), dict(left_out))
 
 
-class CutOutPart(VariantPart):
+class _CutOutPart(VariantPart):
     """One variant of the usable images of a part.
 
     Args:

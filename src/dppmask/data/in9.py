@@ -68,7 +68,7 @@ class IN9(VariantSource):
         """See :meth:`~dppmask.data.variants.VariantSource.variant`."""
         return IN9(self.root, selected=name)
 
-    def split(self, name: Split) -> "IN9Part":
+    def split(self, name: Split) -> "_IN9Part":
         """Look through the folders of this variant.
 
         Raises:
@@ -85,7 +85,7 @@ class IN9(VariantSource):
             raise UserError(f"{folder} lacks the class folders {', '.join(missing)}")
         if unknown := [repr(one) for one in found if one not in expected]:
             raise UserError(f"{folder} has class folders that other variants have not: {', '.join(unknown)}")
-        return IN9Part(folder, Path(self.root).expanduser() / MASKS / name, expected)
+        return _IN9Part(folder, Path(self.root).expanduser() / MASKS / name, expected)
 
     def _folder(self, variant: str, split: Split) -> Path:
         return Path(self.root).expanduser() / variant / split
@@ -99,7 +99,7 @@ class IN9(VariantSource):
         return list(FOLDERS) if found and set(found) <= set(FOLDERS) else found
 
 
-class IN9Part(VariantPart):
+class _IN9Part(VariantPart):
     """One variant of one part.
 
     Args:

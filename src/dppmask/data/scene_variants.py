@@ -58,9 +58,9 @@ class SceneVariants(VariantSource):
         """See :meth:`~dppmask.data.variants.VariantSource.variant`."""
         return SceneVariants(self.scenes, name)
 
-    def split(self, name: Split) -> "SceneVariantPart":
+    def split(self, name: Split) -> "_SceneVariantPart":
         """See :meth:`~dppmask.data.variants.VariantSource.split`."""
-        return SceneVariantPart(self.scenes.split(name), self.selected, name)
+        return _SceneVariantPart(self.scenes.split(name), self.selected, name)
 
     def background_only(self, split: Split) -> float | None:
         """The accuracy of a perfect eye for floors that knows which family goes with which class."""
@@ -71,7 +71,7 @@ class SceneVariants(VariantSource):
         return right / len(part)
 
 
-class SceneVariantPart(VariantPart):
+class _SceneVariantPart(VariantPart):
     """One variant of an opened part of scenes.
 
     Args:

@@ -37,7 +37,7 @@ class SegmentedFolder(FileSource):
         self.val_fraction = val_fraction
         self._folder = ImageFolder(root, val_fraction=val_fraction)
 
-    def split(self, name: Split) -> "SegmentedPart":
+    def split(self, name: Split) -> "_SegmentedPart":
         """Open a part.
 
         Raises:
@@ -46,10 +46,10 @@ class SegmentedFolder(FileSource):
         masks = Path(self.masks).expanduser()
         if not masks.is_dir():
             raise UserError(f"masks must be a folder of png or npy files, but {self.masks} is none")
-        return SegmentedPart(self._folder.split(name), Path(self.root).expanduser(), masks)
+        return _SegmentedPart(self._folder.split(name), Path(self.root).expanduser(), masks)
 
 
-class SegmentedPart(ImageSource):
+class _SegmentedPart(ImageSource):
     """A part of a folder with masks.
 
     Args:
