@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import timm
 import torch
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dppmask.bench.harness import Row, measure_in_turns
@@ -96,14 +98,14 @@ def our_features(encoder: Encoder, images: Tensor, batch: int) -> Tensor:
     return frozen_features(encoder, part, View(), Compute(device, batch_size=batch)).values
 
 
-def plain_model(encoder: Encoder) -> nn.Module:
+def plain_model(encoder: Encoder) -> VisionTransformer:
     """Timm's module with the weights of an encoder."""
-    model = timm.create_model(encoder.backbone_name, **encoder.timm_arguments())
+    model = cast(VisionTransformer, timm.create_model(encoder.backbone_name, **encoder.timm_arguments()))
     model.load_state_dict(encoder.backbone.state_dict())
     return model.to(next(encoder.parameters()).device).eval()
 
 
-def plain_features(model: nn.Module, encoder: Encoder, images: Tensor, batch: int) -> Tensor:
+def plain_features(model: VisionTransformer, encoder: Encoder, images: Tensor, batch: int) -> Tensor:
     """Class tokens ``[n, D]`` in a few lines of one's own."""
     device = next(model.parameters()).device
     loader = DataLoader(Plain(images, eval_transform_of(encoder)), batch_size=batch)
