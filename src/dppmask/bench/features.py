@@ -100,7 +100,7 @@ def our_features(encoder: Encoder, images: Tensor, batch: int) -> Tensor:
 
 def plain_model(encoder: Encoder) -> VisionTransformer:
     """Timm's module with the weights of an encoder."""
-    model = timm.create_model(encoder.backbone_name, **encoder.timm_arguments())
+    model = cast(VisionTransformer, timm.create_model(encoder.backbone_name, **encoder.timm_arguments()))
     model.load_state_dict(encoder.backbone.state_dict())
     model.to(next(encoder.parameters()).device).eval()
     return cast(VisionTransformer, model)

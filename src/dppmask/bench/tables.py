@@ -27,7 +27,6 @@ STEP_COLUMNS = (
     Column("spread", "20 % to 80 %"),
     Column("mask_ms", "mask, ms", digits=2),
     Column("share", "share, %", scale=100, digits=2),
-    Column("cpu_share", "share of CPU, %", scale=100, digits=2),
     Column("budget", "budget"),
     Column("over_random", "over random, %", scale=100, digits=1),
     Column("ratio", f"over {RIVAL}", digits=3),
@@ -110,7 +109,6 @@ def _step_cells(row: AnyRow) -> dict[str, Cell]:
         "median_ms",
         "mask_ms",
         "share",
-        "cpu_share",
         "over_random",
         "ratio",
         "matmul_share",
@@ -124,7 +122,8 @@ def _step_cells(row: AnyRow) -> dict[str, Cell]:
 
 def ibot_table(rows: Sequence[AnyRow]) -> Table:
     """The training step of iBOT with each mask, and the share of the mask."""
-    keys = ("backbone", "batch", "mask", "median_ms", "spread", "mask_ms", "share", "cpu_share", "budget")
+    keys = ("backbone", "batch", "mask", "median_ms", "spread", "mask_ms", "share", "budget")
+    cpu_share = Column("cpu_share", "of processor time, %", scale=100, digits=2)
     cells = [{**row, "spread": _spread(row), "budget": _budget(_ibot_budget(row))} for row in rows]
     note = (
         "Masks of global crops, of which half stay whole and the others hide 10 to 50 %. Purged masks are "
@@ -132,7 +131,7 @@ def ibot_table(rows: Sequence[AnyRow]) -> Table:
         f"compare the teacher's tokens. Shares: the mask alone over the step with it. {_modes(rows)}"
     )
     return Table(
-        [column for column in STEP_COLUMNS if column.key in keys],
+        [*(column for column in STEP_COLUMNS if column.key in keys), cpu_share],
         cells,
         title=f"iBOT training step on {hardware(rows[0])}",
         note=note,
