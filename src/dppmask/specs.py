@@ -31,6 +31,26 @@ def describe(value: Any) -> Any:
     return _spec(type(value), {name: _attribute(value, name) for name in _parameters(type(value))})
 
 
+def without_defaults(description: Any) -> Any:
+    """What a description says beyond the defaults of its classes; :func:`build` still gives an equal object.
+
+    An argument that a class is given later, with a default, leaves it as it is.
+    """
+    if isinstance(description, Mapping) and "class_path" in description:
+        defaults = describe(_defaults(locate(description["class_path"])))
+        given = description.get("init_args") or {}
+        differing = {
+            name: item for name, item in given.items() if name not in defaults or item != defaults[name]
+        }
+        return {
+            "class_path": description["class_path"],
+            "init_args": {name: without_defaults(item) for name, item in differing.items()},
+        }
+    if isinstance(description, Mapping):
+        return {key: without_defaults(item) for key, item in description.items()}
+    return [without_defaults(item) for item in description] if isinstance(description, list) else description
+
+
 def build(spec: Any, *args: Any, **overrides: Any) -> Any:
     """The object a spec describes; ``args`` and ``overrides`` join the constructor's arguments.
 

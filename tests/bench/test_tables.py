@@ -7,7 +7,7 @@ from dppmask.bench.floors import run_floors
 from dppmask.bench.inputs import MASKS, STRATEGIES
 from dppmask.bench.plots import draw_masks, draw_step
 from dppmask.bench.table9 import PAPER, table9
-from dppmask.bench.tables import masks_table, step_table
+from dppmask.bench.tables import ibot_table, masks_table, step_table
 
 SHARED = {"device": "cuda", "gpu": "H100", "cpu": "a processor", "threads": 16, "backend": "triton"}
 SHARED |= {"batch": 256, "num_patches": 196, "num_keep": 49, "feature_dim": 768, "implementation": "dppmask"}
@@ -49,6 +49,15 @@ def test_budgets_stand_beside_the_shares_of_a_gpu():
     assert "≤" not in line_of(text, " random ", "0.10")
     assert "dppmask: bfloat16, compiled" in text
     assert "≤" not in step_table([row | {"device": "cpu"} for row in rows]).to_text(width=170)
+
+
+def test_budgets_of_ibot_stand_beside_the_shares_of_a_cpu():
+    rows = [step_row(name, share=0.01, device="cpu") for name in ("attention, high", "purged", "exact")]
+    text = ibot_table(rows).to_text(width=170)
+    assert "≤ 2%" in line_of(text, " purged ", "1.00")
+    assert text.count("≤") == 1
+    assert "on a processor" in text
+    assert "≤" not in ibot_table([row | {"device": "cuda"} for row in rows]).to_text(width=170)
 
 
 def test_table_9_has_our_row_above_the_papers():

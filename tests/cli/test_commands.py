@@ -318,13 +318,17 @@ def test_help_offers_what_can_be_chosen(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "one of: CLEVR, COCO, ImageFolder, Scenes)" in text
+    offered = (
+        "CLEVR, COCO, CutOutVariants, HubDataset, IN9, ImageFolder, SceneVariants, Scenes, SegmentedFolder"
+    )
+    assert f"one of: {offered})" in text
     for name in (
         "MaskStrategy,",
         "FeatureMask",
         "ImageSource,",
         "ImageFiles",
         "FileSource",
+        "ReadableImages",
         "MaskedImageModel,",
     ):
         assert name not in text

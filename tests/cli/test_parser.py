@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,6 +186,34 @@ def test_what_a_function_prints_goes_to_stderr(capsys):
 
     assert call_with_options("dppmask chatty", chatty, ["--run", "x"]) == "x"
     assert tuple(capsys.readouterr()) == ("", "half way\n")
+
+
+class Engine:
+    """What no text can name."""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--size 3", (None, 3)),
+        ("--size 3 --run null --name x", (None, 3, "x")),
+        ("--run a --size 3", ("a", 3)),
+    ],
+)
+def test_a_function_of_the_library_takes_what_can_be_told_in_words(line, expected):
+    def call(run: str | Path | Engine | None, size: int, *, name: str = "n") -> tuple[object, ...]:
+        assert run is None or type(run) is str
+        return (run, size) if name == "n" else (run, size, name)
+
+    assert call_with_options("dppmask call", call, line.split()) == expected
+
+
+def test_an_argument_that_may_not_be_none_is_still_required():
+    def call(run: str | Engine | None, out: str | Path) -> None:
+        """Never called."""
+
+    with pytest.raises(UserError, match=r"required and not given: --out$"):
+        call_with_options("dppmask call", call, [])
 
 
 def test_help_names_every_option(capsys):

@@ -1,8 +1,13 @@
+import numpy as np
 import pytest
 from coloured_images import Coloured, Lamps, Unlabelled, tiny_encoder
+from sklearn.metrics import average_precision_score
+from sklearn.neighbors import NearestNeighbors
 
 from dppmask.errors import UserError
 from dppmask.evaluation import KNN, Subject
+from dppmask.evaluation.base import Compute, Part
+from dppmask.evaluation.features import View, frozen_features
 from dppmask.specs import build, describe
 
 
@@ -25,6 +30,22 @@ def test_every_number_stands_beside_its_baselines():
     }
 
 
+def test_several_labels_are_scored_by_the_mean_average_precision_of_their_votes():
+    encoder, data = tiny_encoder(), Lamps(train_size=80, val_size=60)
+    found = KNN(k=(7,), pooling="mean", temperature=0.1).run(Subject(encoder), data)
+    train, val = (
+        frozen_features(encoder, Part.open(data, s), View("mean"), Compute()) for s in ("train", "val")
+    )
+    near = NearestNeighbors(n_neighbors=7, metric="cosine").fit(train.values)
+    distance, index = near.kneighbors(val.values)
+    weights = np.exp((1 - distance) / 0.1)
+    votes = np.einsum("qk,qkl->ql", weights / weights.sum(1, keepdims=True), train.labels.numpy()[index])
+    known = [average_precision_score(val.labels[:, i], votes[:, i].round(6)) for i in range(3)]
+    assert found.metrics == {"knn_mAP_k7": pytest.approx(sum(known) / 4, abs=1e-4)}  # the fourth never holds
+    assert found.metrics["knn_mAP_k7"] > found.baselines["chance"]["knn_mAP_k7"] + 0.2
+    assert set(found.baselines["raw_pixels"]) == set(found.standard_errors) == {"knn_mAP_k7"}
+
+
 def test_the_seed_draws_the_random_encoder_and_nothing_else():
     def run(seed):
         protocol = KNN(k=(3,), baselines=("random_encoder",))
@@ -44,7 +65,6 @@ def test_kept_arguments_rebuild_it():
 @pytest.mark.parametrize(
     ("protocol", "subject", "data", "message"),
     [
-        (KNN(), Subject(tiny_encoder()), Lamps(), "several labels; use LinearFast"),
         (KNN(), Subject(tiny_encoder()), Unlabelled(), "one folder per class"),
         (KNN(), Subject(), Coloured(), "KNN evaluates an encoder"),
         (KNN(k=(61,)), Subject(tiny_encoder()), Coloured(), "at most the number of training images, 60"),

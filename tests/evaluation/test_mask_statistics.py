@@ -9,7 +9,7 @@ from dppmask.data.scenes import Scenes
 from dppmask.data.scenes_export import export_scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import Compute, MaskStatistics, Subject
-from dppmask.evaluation.mask_statistics import label_of
+from dppmask.evaluation.strategies import label_of
 from dppmask.masks import AttMask, BlockMask, Coarse, DPPMask, KDPPMask, RandomMask
 from dppmask.specs import describe
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import dppmask
-from dppmask.commands.recipes import shipped_recipes
 from dppmask.data.class_list import shipped_lists
+from dppmask.recipes import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}

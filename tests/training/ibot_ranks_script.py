@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ibot_runs import HEAD, TINY_IBOT, one_batch
+from tiny_run import Interrupt
 
-from conftest import Interrupt
 from dppmask.masks import DPPMask
 from dppmask.models.ibot import IBOT
 from dppmask.training.run import pretrain

@@ -4,9 +4,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from tiny_run import TINY
 from torch import Tensor
 
-from conftest import TINY
 from dppmask.masks import Mask, MaskContext, MaskStrategy
 from dppmask.masks.features import patch_pixels
 from dppmask.models.ibot import IBOT

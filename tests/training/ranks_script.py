@@ -5,7 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
-from conftest import TINY, Interrupt
+from tiny_run import TINY, Interrupt
+
 from dppmask.masks import DPPMask
 from dppmask.training.run import pretrain
 

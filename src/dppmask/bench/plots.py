@@ -15,7 +15,8 @@ from dppmask.figures.style import DPP, INK, QUIET, RANDOM, SERIES, WIDE, new_fig
 AnyRow = Mapping[str, Any]
 
 EXACT = SERIES[2]
-COLOURS = {"random": RANDOM, "greedy": DPP, "exact": EXACT, RIVAL: QUIET}
+COLOURS = {"random": RANDOM, "greedy": DPP, "purged": DPP, "exact": EXACT, RIVAL: QUIET}
+COLOURS |= {"block": SERIES[3], "attention, high": SERIES[4], "attention, hint": SERIES[4]}
 LABELS = {"random": "random", "greedy": "greedy DPP", "exact": "exact k-DPP"}
 PANELS = {
     "patches": ("num_patches", "patches N"),
@@ -97,6 +98,23 @@ def _draw_shares(axes: Axes, rows: Sequence[AnyRow]) -> None:
     axes.margins(x=0.25)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("mask alone / step with it")
+
+
+@styled()
+def draw_features(rows: Sequence[AnyRow]) -> Figure:
+    """Images per second of ours and of a plain loop, for each backbone and batch."""
+    figure = new_figure(WIDE, 0.3 * len(rows) + 0.9)
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(rows)):
+        axes.barh(place, row["images_per_second"], color=DPP if is_ours(row["implementation"]) else QUIET)
+        ends = [1e3 * row["images"] / row[name] for name in ("high_ms", "low_ms")]
+        axes.plot(ends, [place, place], color=INK, linewidth=1.0)
+    names = [f"{row['backbone']}, batch {row['batch']}: {row['implementation']}" for row in rows]
+    axes.set_yticks(range(len(rows)), list(reversed(names)))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("images per second")
+    axes.set_title(f"features on {hardware(rows[0])}")
+    return figure
 
 
 @styled()

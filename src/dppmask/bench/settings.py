@@ -9,10 +9,13 @@ from dppmask.bench.arithmetic import Shape
 from dppmask.bench.step_arithmetic import MAESize, mae_size
 from dppmask.masks import num_masked_for
 from dppmask.models.encoder import Encoder
+from dppmask.models.ibot import IBOT
 from dppmask.models.mae import MAE
 
 MASK_BATCH = {"cpu": 64, "cuda": 256}
 STEP_BATCH = {"cpu": 4, "cuda": 256}
+FEATURE_BATCH = {"cpu": 8, "cuda": 256}
+IBOT_BATCH = {"cpu": 2, "cuda": 64}
 LIMIT = 30.0  # seconds for what is timed in turns
 
 
@@ -58,6 +61,14 @@ class Settings:
         """Batches in which training steps are timed."""
         return self.batch_sizes or ((2,) if self.quick else (STEP_BATCH[self.device.type],))
 
+    def ibot_batches(self) -> tuple[int, ...]:
+        """Batches in which steps of iBOT are timed: each image is seen in a dozen crops."""
+        return self.batch_sizes or ((1,) if self.quick else (IBOT_BATCH[self.device.type],))
+
+    def feature_batches(self) -> tuple[int, ...]:
+        """Batches in which features are extracted."""
+        return self.batch_sizes or ((2,) if self.quick else (FEATURE_BATCH[self.device.type],))
+
     @property
     def warmup(self) -> int:
         """Untimed calls before."""
@@ -75,8 +86,33 @@ class Settings:
         Raises:
             UserError: If the architecture or a size does not fit.
         """
-        encoder = Encoder(backbone, image_size=self.image_size, patch_size=self.patch_size)
-        return MAE(encoder, **self.decoder)
+        return MAE(self.encoder(backbone), **self.decoder)
+
+    def encoder(self, backbone: str) -> Encoder:
+        """A new encoder.
+
+        Raises:
+            UserError: If the architecture or a size does not fit.
+        """
+        return Encoder(backbone, image_size=self.image_size, patch_size=self.patch_size)
+
+    def ibot(self, backbone: str) -> IBOT:
+        """A new iBOT for the step, with local crops of 3/7 of the image's side (96 of 224 pixels).
+
+        Raises:
+            UserError: If the architecture or a size does not fit.
+        """
+        encoder = Encoder(
+            backbone, image_size=self.image_size, patch_size=self.patch_size, position="learned"
+        )
+        local_size = max(3 * min(encoder.grid) // 7, 1) * self.patch_size
+        return IBOT(encoder, local_size=local_size, **self.ibot_head)
+
+    @property
+    def ibot_head(self) -> dict[str, Any]:
+        """Arguments of the iBOT: its own head and crops, or tiny and few ones."""
+        tiny = {"out_dim": 64, "head_hidden_dim": 64, "head_bottleneck_dim": 32, "num_local_crops": 1}
+        return tiny if self.quick else {}
 
     def size(self, backbone: str) -> MAESize:
         """The sizes of such a model, which is not built."""

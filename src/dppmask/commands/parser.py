@@ -20,8 +20,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 
 from dppmask import specs
 from dppmask.commands.messages import must_name, one_line, shipped_names
-from dppmask.commands.recipes import find_recipe
+from dppmask.commands.signatures import told_in_words
 from dppmask.errors import UserError, nearest
+from dppmask.recipes import find_recipe
 
 T = TypeVar("T")
 
@@ -67,10 +68,10 @@ CLASS_OPTIONS = {
 class OptionParser:
     """Reads the keyword arguments of a function from a command line.
 
-    Every keyword parameter becomes an option of the same name; those named in ``CLASS_OPTIONS`` take a class
-    by short name or full path (``--mask DPPMask --mask.purge_ratio 0.3``), and several where the parameter is
-    a list (``--mask+ A --mask+ B``). Files given with ``--config`` are layered in order, and options on the
-    command line win over all of them.
+    Every parameter becomes an option of the same name, as far as it can be told in words; those named in
+    ``CLASS_OPTIONS`` take a class by short name or full path (``--mask DPPMask --mask.purge_ratio 0.3``), and
+    several where the parameter is a list (``--mask+ A --mask+ B``). Files given with ``--config`` are layered
+    in order, and options on the command line win over all of them.
 
     Args:
         program: What the help calls the command.
@@ -87,7 +88,10 @@ class OptionParser:
     ) -> None:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # the user's own masks and methods, as under ``python -m``
+        needed = _without_default(function)
+        function = told_in_words(function)
         parameters = inspect.signature(function).parameters
+        self.left_out = needed - _without_default(function)
         self.names = [name for name in parameters if name not in skip]
         hints = typing.get_type_hints(function)
         chosen = [name for name in self.names if name in CLASS_OPTIONS and hints.get(name) not in _TEXT]
@@ -114,6 +118,8 @@ class OptionParser:
     def parse(self, arguments: list[str]) -> dict[str, Any]:
         """The arguments that are given, in a file or on the command line, also where they equal the defaults.
 
+        Those that the function cannot do without are None if they may be.
+
         Classes come as objects; those that the program must give an argument itself (a method its encoder) as
         their ``class_path`` and ``init_args``.
 
@@ -126,7 +132,7 @@ class OptionParser:
         except argparse.ArgumentError as error:
             raise UserError(one_line(str(error), options=self.names, classes=self.classes)) from error
         given = _names_in(arranged)
-        options = {name: _plain(parsed[name]) for name in self.names if name in given}
+        options = {name: _plain(parsed[name]) for name in self.names if name in given | self.left_out}
         for name in self.classes.keys() & options.keys():
             _check_choice(name, options[name], self.classes[name])
         return {name: _build(name, v) if name in self.classes else v for name, v in options.items()}
@@ -218,6 +224,11 @@ def _names_in(arranged: Sequence[str]) -> set[str]:
         elif argument.startswith("--"):
             names.add(re.split("[.+=]", argument.removeprefix("--"))[0])
     return names
+
+
+def _without_default(function: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.default is parameter.empty}
 
 
 def _summary(function: Callable[..., Any]) -> str:

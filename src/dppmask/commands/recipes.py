@@ -1,9 +1,7 @@
-"""``dppmask recipes``: the shipped YAML files, and how ``--config`` finds one by name."""
+"""``dppmask recipes``: the shipped YAML files."""
 
-from importlib.resources import files
-from pathlib import Path
-
-from dppmask.errors import UserError, nearest
+from dppmask.errors import UserError
+from dppmask.recipes import find_recipe, headline, shipped_recipes
 
 
 def main(arguments: list[str]) -> str:
@@ -19,37 +17,3 @@ def main(arguments: list[str]) -> str:
     recipes = shipped_recipes()
     width = max(map(len, recipes)) + 2
     return "\n".join(f"{name:<{width}}{headline(path)}" for name, path in recipes.items())
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Every recipe of the package: "methods/mae" → its file."""
-    root = Path(str(files("dppmask"))) / "recipes"
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-
-
-def find_recipe(name: str, *, option: str = "--config ") -> Path:
-    """The file that ``--config NAME`` means: a path, or a shipped recipe with or without its folder.
-
-    Args:
-        name: The name.
-        option: What stood before it, for error messages.
-
-    Raises:
-        UserError: If there is no such file or recipe, or two recipes share the name.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    recipes = shipped_recipes()
-    wanted = name.removesuffix(".yaml").removeprefix("recipes/")
-    found = [full for full in recipes if wanted in (full, full.rpartition("/")[2])]
-    if len(found) == 1:
-        return recipes[found[0]]
-    if found:
-        raise UserError(f"{option}{name} may mean {' or '.join(found)}; write the folder too")
-    known = [*recipes, *(full.rpartition("/")[2] for full in recipes)]
-    raise UserError(f"{option}{name} is neither a file nor a shipped recipe; {nearest(name, known)}")
-
-
-def headline(path: Path) -> str:
-    """What a recipe says about itself in its first line."""
-    return path.read_text().partition("\n")[0].removeprefix("#").strip().partition(" — ")[2]

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -41,12 +42,15 @@ class ImageSource(Dataset[Sample], ABC):
         whole: Whether images are tested whole: squeezed into the encoder's input instead of cropped, because
             what they are labelled with may stand at their border.
         num_unreadable: How many images could not be read so far; others took their place.
+        fingerprint: Another one if other images are stored, as far as the constructor's arguments and the
+            files of a method ``path`` do not tell.
     """
 
     class_names: list[str] | None = None
     multi_label: bool = False
     whole: bool = False
     num_unreadable: int = 0
+    fingerprint: str = ""
 
     @abstractmethod
     def split(self, name: Split) -> "ImageSource":
@@ -61,6 +65,14 @@ class ImageSource(Dataset[Sample], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The order of the samples in an epoch of training, int64 ``[len]``: uniformly random.
+
+        A source that is slow to read at random may keep neighbours together, but must draw from the generator
+        alone and take every index once: workers, ranks and resumed runs all follow this order.
+        """
+        return torch.randperm(len(self), generator=generator)
 
 
 def check_split(name: str) -> None:

@@ -59,6 +59,7 @@ class _CLEVRPart(ImageFiles):
     def __init__(self, folder: Path, listed_in: Path, names: list[str], labels: NDArray[np.bool_]) -> None:
         super().__init__(folder, names, listed_in=listed_in)
         self._labels = labels
+        self[0]  # an error now, if nothing here can be read
 
     def sample(self, position: int, image: Tensor) -> Sample:
         """See :meth:`ImageFiles.sample`."""

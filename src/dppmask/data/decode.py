@@ -1,6 +1,8 @@
 """From an image file to pixels: every mode that Pillow reads becomes upright RGB with 8 bits a channel."""
 
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,12 +27,29 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         UnreadableImageError: If no pixels can be had.
     """
+    return _decode(path, str(path))
+
+
+def decode_image(content: bytes, *, name: str) -> Tensor:
+    """The pixels of a file that is in memory, as :func:`read_image` gives them.
+
+    Args:
+        content: The bytes of the file.
+        name: What an error calls it.
+
+    Raises:
+        UnreadableImageError: If no pixels can be had.
+    """
+    return _decode(io.BytesIO(content), name)
+
+
+def _decode(file: str | Path | BinaryIO, name: str) -> Tensor:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.array(_to_rgb(image))
     except Exception as error:  # damaged bytes make Pillow's plugins raise almost anything
-        raise UnreadableImageError(f"{path}: {error}") from error
+        raise UnreadableImageError(f"{name}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

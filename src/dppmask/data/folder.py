@@ -108,6 +108,7 @@ class _FolderPart(ImageFiles):
         super().__init__(folder, names)
         self.class_names = class_names
         self._labels = None if class_names is None else _labels(names, class_names)
+        self[0]  # an error now, if nothing here can be read
 
     def sample(self, position: int, image: Tensor) -> Sample:
         """See :meth:`ImageFiles.sample`."""

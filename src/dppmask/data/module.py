@@ -1,9 +1,9 @@
 """Batches: which sample goes where and when, the same for any number of workers and after any interruption.
 
 Every optimiser step takes the next ``E = batch_size * world_size * accumulate`` samples of the epoch's
-permutation. Slot ``j = micro_batch * world_size + rank`` of the step gets its j-th run of ``batch_size``
-samples, so two ranks see what one rank with doubled accumulation sees. The samples left over at the end of an
-epoch are dropped; the next epoch shuffles anew.
+permutation, which the source draws. Slot ``j = micro_batch * world_size + rank`` of the step gets its j-th
+run of ``batch_size`` samples, so two ranks see what one rank with doubled accumulation sees. The samples left
+over at the end of an epoch are dropped; the next epoch shuffles anew.
 """
 
 import signal
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dppmask.data.base import Sample
+from dppmask.data.base import ImageSource, Sample
 from dppmask.errors import UserError
 from dppmask.rng import fold_in, seeded
 from dppmask.views import Views, join_views, stack_view_major
@@ -25,6 +25,7 @@ Transform = Callable[
     [Tensor], tuple[Images, Tensor]
 ]  # image → (network's input, its crop [5] or crops [G, 5])
 Key = tuple[int, int]  # (epoch, index)
+Order = Callable[[torch.Generator], Tensor]  # draws the permutation of an epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,7 @@ class SlotSampler(Sampler[list[Key]]):
         world_size: Number of ranks.
         rank: Of this process.
         accumulate: Micro-batches per optimiser step.
+        order: Draws the permutation of an epoch; uniformly random by default.
 
     Attributes:
         epoch: Which permutation.
@@ -78,6 +80,7 @@ class SlotSampler(Sampler[list[Key]]):
         world_size: int = 1,
         rank: int = 0,
         accumulate: int = 1,
+        order: Order | None = None,
     ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -85,6 +88,7 @@ class SlotSampler(Sampler[list[Key]]):
         self.world_size = world_size
         self.rank = rank
         self.accumulate = accumulate
+        self.order = order or self._uniform
         self.samples_per_step = batch_size * world_size * accumulate
         self.epoch = self.start = 0
         self._check()
@@ -95,12 +99,15 @@ class SlotSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch
-        order = torch.randperm(self.num_samples, generator=fold_in(self.seed, epoch))
+        order = self.order(fold_in(self.seed, epoch))
         for batch in range(self.start, len(self)):
             step, micro_batch = divmod(batch, self.accumulate)
             slot = micro_batch * self.world_size + self.rank
             first = step * self.samples_per_step + slot * self.batch_size
             yield [(epoch, index) for index in order[first : first + self.batch_size].tolist()]
+
+    def _uniform(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(self.num_samples, generator=generator)
 
     def _check(self) -> None:
         for name in ("batch_size", "world_size", "accumulate"):
@@ -159,6 +166,7 @@ class TrainLoader:
             world_size=world_size,
             rank=rank,
             accumulate=accumulate,
+            order=source.order if isinstance(source, ImageSource) else None,
         )
         check_workers(num_workers)
         self._loader = DataLoader(

@@ -32,24 +32,28 @@ def extract(
     num_workers: int = 0,
     precision: Precision = "32",
 ) -> Path:
-    """Write the embedding of every image of a part, in index order; unreadable images are left out.
+    """Write one embedding per image, with labels and file names, in the order of the data.
 
     The file holds ``features`` float32 ``[n, D]``, ``sample_ids`` int64 ``[n]``, ``labels`` where there are
     any, and ``names``: the file of each image, or its index. In a ``.safetensors`` file the names are a JSON
-    list in the metadata.
+    list in the metadata. Unreadable images are left out.
 
     Args:
-        run: See :func:`~dppmask.evaluation.run.evaluate`.
+        run: A run, a folder with an encoder, a file of official MAE or timm weights, or a timm name.
         data: The images.
-        out: Where to: ``*.npz`` or ``*.safetensors``.
-        split: Which part; an unlabelled folder is all "train" unless some was held out.
-        pooling: See :class:`~dppmask.evaluation.features.View`.
-        blocks: See :class:`~dppmask.evaluation.features.View`.
-        image_size: See :func:`~dppmask.evaluation.run.evaluate`.
-        device: See :func:`~dppmask.evaluation.run.evaluate`.
+        out: The file to write: *.npz or *.safetensors.
+        split: Which part of the data; an unlabelled folder is all "train" unless some was held out.
+        pooling: The class token, the mean of the patch tokens, or both side by side.
+        blocks: How many of the last blocks contribute, side by side.
+        image_size: Size to encode, if not the one trained on.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ….
         batch_size: Images per forward pass.
-        num_workers: Processes that load images.
+        num_workers: Loader processes.
         precision: "32", or "bf16" for autocast.
+
+    Note:
+        In Python, ``run`` may also be an :class:`~dppmask.models.encoder.Encoder`, which has its size, and
+        stays where it is if ``device`` is "auto".
 
     Returns:
         The file written.

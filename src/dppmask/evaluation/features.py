@@ -124,6 +124,11 @@ def frozen(network: nn.Module, compute: Compute) -> Iterator[None]:
             module.training = training
 
 
+def first_images(part: Part, count: int | None) -> range:
+    """Indices of the first ``count`` images of a part, or of all that there are."""
+    return range(len(part.images) if count is None else min(count, len(part.images)))
+
+
 def part_batches(
     part: Part, transform: EvalTransform, compute: Compute, title: str, *, among: range | None = None
 ) -> Iterator[Batch]:
@@ -202,7 +207,8 @@ def feature_key(encoder: Encoder, part: Part, view: View, compute: Compute) -> s
         "transform": specs.describe(eval_transform_of(encoder, part.images)),
         "data": specs.describe(part.data),
         "split": part.split,
-        "files": [_stamp(path) for path in (*source_files(part.images), *_listing(part.images))],
+        "files": [_stamp(path) for path in source_files(part.images)],
+        "fingerprint": part.images.fingerprint,
         "num_images": len(part.images),
         "view": vars(view),
         "device": torch.device(compute.device).type,
@@ -227,12 +233,6 @@ def source_files(images: ImageSource) -> list[Path]:
     """The file of every image, where the source has a method ``path(index)``; else nothing."""
     path = getattr(images, "path", None)
     return [path(index) for index in range(len(images))] if path else []
-
-
-def _listing(images: ImageSource) -> list[Path]:
-    """The file that says what the images show, where there is one."""
-    path = getattr(images, "listed_in", None)
-    return [path] if path else []
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

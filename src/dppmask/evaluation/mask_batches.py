@@ -8,10 +8,15 @@ from torch import Tensor
 from dppmask.data.base import ImageSource
 from dppmask.data.transforms import EvalTransform
 from dppmask.evaluation.base import Part, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches, resize_ratio_of
+from dppmask.evaluation.features import (
+    eval_transform_of,
+    first_images,
+    frozen,
+    part_batches,
+    resize_ratio_of,
+)
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches
 from dppmask.masks import MaskContext, Tokens
-from dppmask.masks.features import Source, read_features
 from dppmask.models.encoder import Encoder
 
 
@@ -51,16 +56,29 @@ class MeasuredBatch:
     """A batch of images.
 
     Attributes:
+        images: ``[B, C, H, W]`` on the device, normalised.
         context: What strategies read.
         grid: (rows, columns) of patches.
-        features: ``[B, N, D]``, what the kernel of ``log_det`` compares.
         objects: Where the objects are, or None where that is not known.
     """
 
+    images: Tensor
     context: MaskContext
     grid: tuple[int, int]
-    features: Tensor
     objects: PatchObjects | None
+
+    def repeated(self, row: int, times: int, subject: Subject, needs: frozenset[str]) -> "MeasuredBatch":
+        """One image of the batch many times, as a batch of its own.
+
+        Args:
+            row: Which image.
+            times: How often.
+            subject: As for :func:`measured_batches`.
+            needs: As for :func:`measured_batches`.
+        """
+        images = self.images[row : row + 1].expand(times, -1, -1, -1)
+        objects = None if self.objects is None else self.objects.repeated(row, times)
+        return MeasuredBatch(images, make_context(images, self.grid, subject, needs), self.grid, objects)
 
 
 def measured_batches(
@@ -69,7 +87,6 @@ def measured_batches(
     view: PatchView,
     *,
     needs: frozenset[str],
-    kernel_source: Source,
     count: int | None,
 ) -> Iterator[MeasuredBatch]:
     """The first ``count`` images of a part (None = all).
@@ -79,26 +96,25 @@ def measured_batches(
         subject: The encoder, if there is one, and where to compute.
         view: How images are cut into patches.
         needs: What the strategies read.
-        kernel_source: What the kernel of ``log_det`` compares.
         count: How many.
     """
     compute = subject.compute
     knows_objects = part.images[0].objects is not None
-    among = None if count is None else range(min(count, len(part.images)))
+    among = first_images(part, count)
     for batch in part_batches(part, view.transform, compute, "masks", among=among):
-        context = make_context(batch.images.to(compute.device), view, subject, needs)
-        features = read_features(context, kernel_source)
+        images = batch.images.to(compute.device)
+        context = make_context(images, view.grid, subject, needs)
         stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]
-        yield MeasuredBatch(context, view.grid, features, view.locate(stored))
+        yield MeasuredBatch(images, context, view.grid, view.locate(stored))
 
 
 def make_context(
-    images: Tensor, view: PatchView, subject: Subject, needs: frozenset[str] = frozenset()
+    images: Tensor, grid: tuple[int, int], subject: Subject, needs: frozenset[str] = frozenset()
 ) -> MaskContext:
     """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher."""
     encoder = subject.encoder
     if encoder is None:
-        return MaskContext(images, view.grid)
+        return MaskContext(images, grid)
     encoder = encoder.to(images.device)
 
     def teacher() -> Tokens:
@@ -106,4 +122,4 @@ def make_context(
             return encoder.encode(images, attention="attention" in needs)
 
     with frozen(encoder, subject.compute):
-        return MaskContext(images, view.grid, tokens=encoder.embed(images), teacher=teacher)
+        return MaskContext(images, grid, tokens=encoder.embed(images), teacher=teacher)

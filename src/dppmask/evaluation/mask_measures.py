@@ -9,6 +9,8 @@ from torch import Tensor
 from dppmask.dpp import gaussian_kernel
 from dppmask.masks.base import Mask
 
+Found = dict[str, tuple[Tensor, Tensor]]  # statistic → numerator and denominator of each image, float64 [B]
+
 LOST_BELOW = 0.05  # an object of which less is visible counts as lost
 JITTER = (
     1e-6  # added to the unit diagonal before the determinant: repeated patches cost ln(1e-6), not infinity
@@ -36,10 +38,18 @@ class PatchObjects:
         counts = torch.tensor([len(pixels) for pixels in seen])
         return cls(torch.cat(seen), torch.arange(len(seen)).repeat_interleave(counts), len(seen))
 
+    def repeated(self, row: int, times: int) -> "PatchObjects":
+        """The objects of one image, as those of a batch that shows it many times."""
+        return PatchObjects.join([self.pixels[self.image == row]] * times)
+
     def visible_share(self, mask: Mask) -> Tensor:
         """The share of each object's pixels that lie on visible patches, ``[O]``."""
         visible = ~mask.masked.cpu()[self.image]  # [O, N]
         return (self.pixels * visible).sum(1) / self.pixels.sum(1)
+
+    def lose_any(self, mask: Mask) -> Tensor:
+        """Whether the mask of an image loses at least one of its objects, bool ``[B]``."""
+        return self.per_image(self.visible_share(mask) < LOST_BELOW) > 0
 
     def per_image(self, values: Tensor) -> Tensor:
         """Sum one value per object over the objects of each image: ``[O]`` → float64 ``[B]``."""
@@ -107,6 +117,21 @@ def overlap(one: Mask, other: Mask) -> Tensor:
 def greedy_picks(gains: Tensor) -> Tensor:
     """Number of patches picked for their gain, float64 ``[B]``, from the scores ``[B, N]`` of DPP masks."""
     return (gains > 0).sum(1).double().cpu()
+
+
+def beside_random(values: tuple[Tensor, Tensor], random: tuple[Tensor, Tensor] | None) -> dict[str, float]:
+    """Value and standard error of a statistic, and of its difference to random masks, paired by image.
+
+    Args:
+        values: Numerator and denominator of each image, ``[n]`` each.
+        random: The same of random masks, with equal denominators; None leaves the difference out.
+    """
+    value, error = ratio(*values)
+    columns = {"value": value, "standard_error": error}
+    if random is not None:
+        difference, error = ratio(values[0] - random[0], values[1])
+        columns |= {"minus_random": difference, "minus_random_standard_error": error}
+    return columns
 
 
 def ratio(numerators: Tensor, denominators: Tensor) -> tuple[float, float]:

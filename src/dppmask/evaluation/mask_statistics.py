@@ -16,10 +16,11 @@ from dppmask.errors import UserError
 from dppmask.evaluation import mask_measures as measures
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
-from dppmask.evaluation.mask_measures import PatchObjects, ratio
-from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, RandomMask, num_masked_for
+from dppmask.evaluation.mask_measures import Found, PatchObjects, beside_random, ratio
+from dppmask.evaluation.strategies import check_known, compared_strategies, default_source, open_several
+from dppmask.masks import Mask, MaskContext, MaskStrategy, num_masked_for
 from dppmask.masks.base import check_ratio
-from dppmask.masks.features import Source
+from dppmask.masks.features import Source, read_features
 from dppmask.rng import fold_in
 
 NO_OBJECTS = (
@@ -101,12 +102,14 @@ class MaskStatistics(Protocol):
 
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
         """See :meth:`~dppmask.evaluation.base.Protocol.run`; the seed is that of the masks."""
-        part = self._part(data)
+        part = open_several(data, self.split, protocol=self.name)
         strategies = self._strategies(subject)
+        kernel_source = self.kernel_source or default_source(subject)
         tallies = {label: Tally() for label in strategies}
         needs = frozenset().union(*(strategy.needs for strategy in strategies.values()))
         for index, batch in enumerate(self._batches(part, subject, needs)):
             num_masked = num_masked_for(self.mask_ratio, batch.context.num_patches)
+            features = read_features(batch.context, kernel_source)
             for label, strategy in strategies.items():
                 masks = []
                 for number in range(self.num_masks):
@@ -114,40 +117,15 @@ class MaskStatistics(Protocol):
                     mask, milliseconds = timed(strategy, batch.context, num_masked, generator)
                     masks.append(mask)
                     tallies[label].milliseconds.append(milliseconds)
-                tallies[label].add(measure(strategy, masks, batch, bandwidth=self.bandwidth))
+                tallies[label].add(measure(strategy, masks, batch, features, bandwidth=self.bandwidth))
         keep_share = 1.0 - num_masked / batch.context.num_patches
         return summarise(strategies, tallies, keep_share=keep_share)
 
-    def _part(self, data: ImageSource) -> Part:
-        """The images to measure on."""
-        part = Part.open(data, self.split)
-        if len(part.images) < 2:
-            raise UserError(
-                f"{self.name} needs at least 2 images for a standard error, got {len(part.images)}"
-            )
-        return part
-
     def _strategies(self, subject: Subject) -> dict[str, MaskStrategy]:
         """By label, RandomMask first."""
-        default = DPPMask(source="tokens" if subject.encoder else "pixels")
-        masks = [default] if self.masks is None else [m for m in self.masks if not isinstance(m, RandomMask)]
-        masks = [RandomMask(), *masks]
-        strategies = {label_of(mask): mask.to(subject.compute.device) for mask in masks}
-        if len(strategies) < len(masks):
-            raise UserError(f"masks must all differ, got {', '.join(map(label_of, masks))}")
-        for label, mask in strategies.items():
-            if not mask.exact:
-                raise UserError(f"{self.name} compares equal numbers of patches, not {label}; use exact=True")
-        known = {"images", "tokens", "teacher", "attention"} if subject.encoder else {"images"}
-        read = {label: mask.needs for label, mask in strategies.items()}
+        strategies = compared_strategies(self.masks, subject, protocol=self.name)
         if self.kernel_source not in (None, "pixels"):
-            read["the kernel of log_det"] = frozenset({self.kernel_source})
-        for label, needs in read.items():
-            if missing := needs - known:
-                raise UserError(
-                    f"{label} needs {', '.join(sorted(missing))}, which only an encoder gives; "
-                    "pass one, or use source 'pixels'"
-                )
+            check_known(subject, {"the kernel of log_det": frozenset({self.kernel_source})})
         return strategies
 
     def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator[MeasuredBatch]:
@@ -162,7 +140,6 @@ class MaskStatistics(Protocol):
             replace(subject, compute=replace(subject.compute, batch_size=self.batch_size)),
             view,
             needs=needs,
-            kernel_source=self.kernel_source or ("tokens" if encoder else "pixels"),
             count=self.num_images,
         )
 
@@ -186,15 +163,20 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-Found = dict[str, tuple[Tensor, Tensor]]  # statistic → numerator and denominator of each image, float64 [B]
-
-
 def measure(
-    strategy: MaskStrategy, masks: Sequence[Mask], batch: MeasuredBatch, *, bandwidth: float
+    strategy: MaskStrategy, masks: Sequence[Mask], batch: MeasuredBatch, features: Tensor, *, bandwidth: float
 ) -> Found:
-    """Every statistic of several masks of the same images, image by image."""
+    """Every statistic of several masks of the same images, image by image.
+
+    Args:
+        strategy: Whose masks.
+        masks: One for each image of the batch, several times.
+        batch: The images.
+        features: ``[B, N, D]``, what the kernel of ``log_det`` compares.
+        bandwidth: σ of that kernel.
+    """
     found = {
-        "log_det": [measures.log_det(batch.features, mask, bandwidth=bandwidth).cpu() for mask in masks],
+        "log_det": [measures.log_det(features, mask, bandwidth=bandwidth).cpu() for mask in masks],
         "overlap": [measures.overlap(one, other) for one, other in combinations(masks, 2)],
     }
     if masks[0].ids_keep.shape[1] > 1:
@@ -257,8 +239,8 @@ def summarise(
     """
     found = {label: tally.joined() for label, tally in tallies.items()}
     random = found[next(iter(found))]
-    rows = [
-        _row(label, name, values, random.get(name))
+    rows: list[dict[str, Any]] = [
+        {"strategy": label, "statistic": name, **beside_random(values, random.get(name))}
         for label, statistics_ in found.items()
         for name, values in statistics_.items()
     ]
@@ -280,17 +262,6 @@ def summarise(
     )
 
 
-def _row(
-    label: str, name: str, values: tuple[Tensor, Tensor], random: tuple[Tensor, Tensor] | None
-) -> dict[str, Any]:
-    value, error = ratio(*values)
-    row = {"strategy": label, "statistic": name, "value": value, "standard_error": error}
-    if random is not None:
-        difference, error = ratio(values[0] - random[0], values[1])
-        row |= {"minus_random": difference, "minus_random_standard_error": error}
-    return row
-
-
 def _timings(tallies: Mapping[str, Tally]) -> dict[str, float]:
     """Median and 20 % / 80 % quantiles of the milliseconds per mask of a batch, without the very first."""
     timings = {}
@@ -299,22 +270,3 @@ def _timings(tallies: Mapping[str, Tally]) -> dict[str, float]:
         for suffix, share in {"": 0.5, "_q20": 0.2, "_q80": 0.8}.items():
             timings[f"{label}/ms_per_batch{suffix}"] = times.quantile(share).item()
     return timings
-
-
-def label_of(strategy: MaskStrategy) -> str:
-    """A short unambiguous name: the class, and the arguments that differ from their defaults.
-
-    >>> label_of(DPPMask(purge_ratio=0.1))
-    'DPPMask(purge_ratio=0.1)'
-    """
-    return _label(specs.describe(strategy))
-
-
-def _label(spec: Any) -> str:
-    if not isinstance(spec, Mapping):
-        return str(spec)
-    defaults = specs.describe(specs.locate(spec["class_path"]))["init_args"]
-    changed = {name: value for name, value in spec["init_args"].items() if defaults.get(name) != value}
-    arguments = ", ".join(f"{name}={_label(value)}" for name, value in changed.items())
-    name = spec["class_path"].rpartition(".")[2]
-    return f"{name}({arguments})" if arguments else name

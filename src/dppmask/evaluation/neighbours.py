@@ -50,14 +50,15 @@ class Neighbours:
             temperature: A neighbour of similarity s weighs ``exp(s / temperature)``.
 
         Returns:
-            float32 ``[Q, C]`` on the CPU.
+            float32 ``[Q, C]`` on the CPU, rounded to six digits so that equal votes tie in whatever order
+            they were added.
         """
         weights = (self.similarity[:, :k] / temperature).softmax(dim=1).cpu()  # [Q, k]
         index = self.index[:, :k].cpu()
         shares = torch.zeros(len(weights), targets.shape[1])
         for neighbour in range(k):
             shares += weights[:, neighbour, None] * targets[index[:, neighbour]]
-        return shares
+        return shares.round(decimals=6)
 
 
 def find_neighbours(queries: Tensor, bank: Iterable[Tensor], *, k: int) -> Neighbours:

@@ -36,27 +36,31 @@ def evaluate(
     num_workers: int = 0,
     precision: Precision = "32",
 ) -> dict[str, Any]:
-    """Evaluate an encoder, or masks, and append the record to ``results.jsonl`` of a run folder.
+    """Score an encoder, or masks; the record, one JSON line, is also appended to results.jsonl of the run.
 
     Equal arguments give equal numbers (but for ``timings`` and ``date``). Features are cached in the run
     folder.
 
     Args:
-        run: A run folder; whatever else :func:`~dppmask.models.checkpoint.load_encoder` takes; an
-            :class:`~dppmask.models.encoder.Encoder`; or None for mask strategies that need no network.
-        protocol: How to evaluate.
-        data: A source whose parts are opened with ``split``.
+        run: A run, a folder with an encoder, a file of official MAE or timm weights, or a timm name. Mask
+            statistics on pixels need none.
+        protocol: How.
+        data: On which images; a source whose parts are opened with ``split``.
         seed: Of whatever is random in the protocol.
-        image_size: Size to encode, if not the one trained on; not for an Encoder, which has its size.
-        device: A torch device, or "auto": a GPU where there is one; an encoder stays where it is.
-        devices: How many of them on each node; images are divided among them, no number changes.
+        image_size: Size to encode, if not the one trained on.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ….
+        devices: How many on each node; images are divided among them, no number changes.
         num_nodes: Number of nodes.
         batch_size: Images per forward pass.
-        num_workers: Processes that load images, for each device.
+        num_workers: Loader processes, for each device.
         precision: "32", or "bf16" for autocast.
 
+    Note:
+        In Python, ``run`` may also be an :class:`~dppmask.models.encoder.Encoder`, which has its size, and
+        stays where it is if ``device`` is "auto".
+
     Returns:
-        The record, JSON-able: protocol, data, subject, seed, metrics, standard errors, baselines, tables,
+        The record: protocol, data, subject, seed, metrics, standard errors, baselines, tables,
         timings, notes, and command, commit, versions, hardware.
 
     Raises:

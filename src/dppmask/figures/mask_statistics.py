@@ -1,7 +1,7 @@
 """What masks do, against the purge ratio: objects lost, greedy picks, log-determinant, spread, overlap."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from dppmask.errors import UserError
 from dppmask.figures.style import DPP, RANDOM, SERIES, WIDE, new_figure, styled
+from dppmask.figures.sweeps import Sweep, sweep_of
 
 
 @dataclass(frozen=True)
@@ -37,56 +38,12 @@ PANELS = {
 }
 
 
-@dataclass
-class Curve:
-    """One statistic of one family of masks, against the purge ratio.
-
-    Attributes:
-        purge_ratios: τ, ascending.
-        values: At each τ.
-        standard_errors: At each τ.
-    """
-
-    purge_ratios: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    standard_errors: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One statistic of everything that was measured.
-
-    Attributes:
-        curves: Name of the family ("" if there is one only) → its curve.
-        random: Value and standard error of random masks, or None.
-    """
-
-    curves: dict[str, Curve]
-    random: tuple[float, float] | None = None
-
-
 def sweeps(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sweep]:
-    """Sort the tables of a ``MaskStatistics`` result by statistic, family and purge ratio.
-
-    A family is what a strategy is beside its purge ratio: class, source, bandwidth.
-    """
-    strategies = {row["strategy"]: row for row in tables["strategies"]}
-    families = _families(strategies)
-    found: dict[str, Sweep] = {}
-    rows = sorted(tables["statistics"], key=lambda row: _purge_ratio(strategies[row["strategy"]]))
-    for name in [name for name in PANELS if any(row["statistic"] == name for row in rows)]:
-        curves: dict[str, Curve] = {}
-        random = None
-        for row in (row for row in rows if row["statistic"] == name):
-            label = row["strategy"]
-            if label in families:
-                curve = curves.setdefault(families[label], Curve())
-                curve.purge_ratios.append(_purge_ratio(strategies[label]))
-                curve.values.append(row["value"])
-                curve.standard_errors.append(row["standard_error"])
-            elif strategies[label]["class_path"].endswith(".RandomMask"):
-                random = row["value"], row["standard_error"]
-        found[name] = Sweep(curves, random)
+    """Sort the tables of a ``MaskStatistics`` result by statistic, family and purge ratio."""
+    found = {}
+    for name in PANELS:
+        if rows := [row for row in tables["statistics"] if row["statistic"] == name]:
+            found[name] = sweep_of(rows, tables["strategies"])
     return found
 
 
@@ -145,22 +102,3 @@ def draw_sweep(axes: Axes, sweep: Sweep, panel: Panel) -> None:
     if panel.percent:
         axes.set_ylim(0, min(axes.get_ylim()[1], 1.0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
-def _purge_ratio(strategy: Mapping[str, Any]) -> float:
-    return strategy["init_args"].get("purge_ratio", -1.0)
-
-
-def _families(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Label → name of the family, made of the options in which families differ; "" if there is only one."""
-    options = {
-        label: {"class": row["class_path"].rpartition(".")[2], **row["init_args"]}
-        for label, row in strategies.items()
-        if "purge_ratio" in row["init_args"]
-    }
-    names = {name for values in options.values() for name in values} - {"purge_ratio"}
-    differing = [name for name in sorted(names) if len({str(v.get(name)) for v in options.values()}) > 1]
-    return {
-        label: ", ".join(f"{name} {values[name]}" for name in differing if name in values)
-        for label, values in options.items()
-    }

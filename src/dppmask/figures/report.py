@@ -109,6 +109,23 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Points:
+    """A list under a heading of its own.
+
+    Attributes:
+        heading: What the points are.
+        points: One or two sentences each.
+    """
+
+    heading: str
+    points: Sequence[str]
+
+    def to_html(self) -> str:
+        items = "".join(f"<li>{_inline(point)}</li>" for point in self.points)
+        return f"<h3>{escape(self.heading)}</h3><ul>{items}</ul>"
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands below it.
 

@@ -1,0 +1,100 @@
+"""``cells.jsonl``: one line for every measurement that is done. Work adds up here, and nowhere else."""
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dppmask.errors import UserError
+from dppmask.files import write_text
+
+CELLS = "cells.jsonl"
+Cell = dict[str, Any]
+
+
+class Cells:
+    """What is measured, by key. Several runners may share a file: each looks at it again before it adds.
+
+    Args:
+        path: The file; it need not exist yet.
+
+    Raises:
+        UserError: If a finished line is no cell.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cells: dict[str, Cell] = {}
+        self.read()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._cells
+
+    def __getitem__(self, key: str) -> Cell:
+        return self._cells[key]
+
+    def get(self, key: str) -> Cell | None:
+        """The cell, or None if it is not measured yet."""
+        return self._cells.get(key)
+
+    def values(self) -> list[Cell]:
+        """All cells, in the order of their keys: which runner was first must not be seen in a report."""
+        return [self._cells[key] for key in sorted(self._cells)]
+
+    def read(self) -> None:
+        """Look at the file again. A last line without its end was cut off by a crash and counts as absent."""
+        text = self.path.read_text() if self.path.exists() else ""
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+            try:
+                cell = json.loads(line)
+                self._cells[cell["key"]] = cell
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{self.path}, line {number} is no cell; mend or delete the line") from None
+
+    def add(self, cell: Cell) -> None:
+        """Write a cell, unless another runner was first; a crash leaves the old file or the new one.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.parent):
+            self.read()
+            if cell["key"] in self._cells:
+                return
+            self._cells[cell["key"]] = cell
+            text = self.path.read_text() if self.path.exists() else ""
+            whole = text[: text.rfind("\n") + 1]
+            write_text(self.path, whole + json.dumps(cell, allow_nan=False) + "\n")
+
+
+@contextmanager
+def locked(folder: Path, *, patience: float = math.inf) -> Iterator[int]:
+    """Hold a folder; it becomes free when every process that has inherited the file descriptor is gone.
+
+    Args:
+        folder: It exists.
+        patience: Seconds to wait for somebody else.
+
+    Raises:
+        BlockingIOError: If somebody else holds it for longer.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield descriptor
+    finally:
+        os.close(descriptor)

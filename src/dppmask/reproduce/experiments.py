@@ -1,0 +1,184 @@
+"""An experiment: rows × columns of a table or figure, with the paper's numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dppmask.errors import UserError, nearest
+from dppmask.figures.table import Column as ShownColumn
+from dppmask.recipes import shipped_recipes
+from dppmask.reproduce.reading import check_keys, read_mapping
+from dppmask.reproduce.request import Request
+
+FOLDER = "paper/"
+TRAINING = "training"  # the evaluation that is no evaluation: what the training itself says
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity.
+
+    Attributes:
+        name: Its key in the rows' paper values.
+        title: Its heading, unit included.
+        evaluation: Which evaluation of the scale gives it, or "training".
+        metric: Its name among the metrics or timings; "{mask}" stands for the label of the row's own mask.
+        better: Which direction is better; None = neither.
+        percent: Whether shares are shown in percent.
+        digits: Behind the decimal point.
+    """
+
+    name: str
+    title: str
+    evaluation: str
+    metric: str
+    better: Literal["higher", "lower"] | None = None
+    percent: bool = True
+    digits: int = 2
+
+    def shown(self, key: str | None = None) -> ShownColumn:
+        """How a table shows it."""
+        return ShownColumn(key or self.name, self.title, self.better, self.scale, self.digits)
+
+    @property
+    def scale(self) -> float:
+        """What a measured number is multiplied with to have the paper's unit."""
+        return 100.0 if self.percent else 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared: one pre-training per seed.
+
+    Attributes:
+        name: Its key.
+        title: As the table shows it.
+        method: Name of a method of the scale; None = nothing is trained.
+        pretrain: What it has beyond the scale's options: its mask, above all.
+        paper: Name of a column → the paper's number, in its unit.
+        beyond: Whether the paper does not have this row.
+        baseline: Name of the row it is compared with; None = none.
+        at: The value of the swept option, if one is swept.
+    """
+
+    name: str
+    title: str
+    method: str | None
+    pretrain: Request
+    paper: Mapping[str, float] = field(default_factory=dict)
+    beyond: bool = False
+    baseline: str | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure.
+
+    Attributes:
+        name: "table2".
+        title: What it shows.
+        reference: Where the paper has it.
+        setting: What the paper did, in sentences.
+        rows: By name, in order.
+        columns: By name, in order.
+        choices: What the paper leaves open, and what was chosen here.
+        conflicts: Where the paper's own numbers or sentences disagree.
+        sweep: The option that varies along the x-axis; None for a table.
+    """
+
+    name: str
+    title: str
+    reference: str
+    setting: str
+    rows: Mapping[str, Row]
+    columns: Mapping[str, Column]
+    choices: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    sweep: str | None = None
+
+
+def experiment_names() -> list[str]:
+    """The shipped experiments, tables first."""
+    names = [name.removeprefix(FOLDER) for name in shipped_recipes() if name.startswith(FOLDER)]
+    return sorted(
+        (name for name in names if "/" not in name), key=lambda name: (not name.startswith("table"), name)
+    )
+
+
+def load_experiment(name: str) -> Experiment:
+    """A shipped experiment by name, or one of your own by the path of its file.
+
+    Raises:
+        UserError: If there is none, or its file says something that is not known.
+    """
+    path = Path(name) if name.endswith(".yaml") else shipped_recipes().get(FOLDER + name)
+    if path is None or ("/" in name and not path.is_file()):
+        raise UserError(f"there is no experiment {name!r}; {nearest(name, [*experiment_names(), 'all'])}")
+    return experiment_of(path.stem, read_mapping(path), where=str(path))
+
+
+def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Experiment:
+    """An experiment from the content of its file.
+
+    Raises:
+        UserError: Naming the place of the first thing that is wrong.
+    """
+    content = check_keys(
+        content,
+        where,
+        required=("title", "reference", "setting", "rows", "columns"),
+        optional=("method", "baseline", "choices", "conflicts", "sweep"),
+    )
+    columns = {
+        key: _column(key, entry, f"{where}: column {key}") for key, entry in content["columns"].items()
+    }
+    rows = {key: _row(key, entry, content, f"{where}: row {key}") for key, entry in content["rows"].items()}
+    for row in rows.values():
+        if row.baseline is not None and row.baseline not in rows:
+            raise UserError(
+                f"{where}: row {row.name}: baseline {row.baseline!r} is no row; {nearest(row.baseline, rows)}"
+            )
+        for column in row.paper:
+            if column not in columns:
+                raise UserError(
+                    f"{where}: row {row.name}: paper names no column {column}; {nearest(column, columns)}"
+                )
+    return Experiment(
+        name,
+        content["title"],
+        content["reference"],
+        content["setting"].strip(),
+        rows,
+        columns,
+        tuple(content.get("choices", ())),
+        tuple(content.get("conflicts", ())),
+        content.get("sweep"),
+    )
+
+
+def _column(name: str, entry: Any, where: str) -> Column:
+    known = {"title", "better", "percent", "digits"}
+    return Column(
+        name,
+        **check_keys(entry, where, required=("evaluation", "metric"), optional=known)
+        | {"title": entry.get("title", name)},
+    )
+
+
+def _row(name: str, entry: Any, content: Mapping[str, Any], where: str) -> Row:
+    """Options of the file's top level hold for every row that does not say otherwise."""
+    entry = check_keys(
+        entry, where, required=("title",), optional=("method", "pretrain", "paper", "beyond", "baseline")
+    )
+    baseline = entry.get("baseline", content.get("baseline"))
+    return Row(
+        name,
+        entry["title"],
+        entry.get("method", content.get("method")),
+        Request.of(entry.get("pretrain") or {}),
+        entry.get("paper", {}),
+        entry.get("beyond", False),
+        None if baseline == name else baseline,
+    )

@@ -1,0 +1,209 @@
+"""What an experiment would cost, before anything starts: runs, arithmetic, hours, data."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from dppmask.figures.table import Cell, Column, Table
+from dppmask.reproduce.cells import Cells
+from dppmask.reproduce.machine import Machine
+from dppmask.reproduce.runner import missing
+from dppmask.reproduce.scales import Scale
+from dppmask.reproduce.units import Job, Unit
+
+
+@dataclass(frozen=True)
+class Training:
+    """Runs of one length.
+
+    Attributes:
+        method: Name of the scale's method.
+        runs: How many.
+        epochs: Passes over the data.
+        images: In the data; None = not known.
+        batch: Images per optimiser step.
+        images_per_second: Measured; None = not yet.
+    """
+
+    method: str
+    runs: int
+    epochs: int
+    images: int | None
+    batch: int
+    images_per_second: float | None
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps of one run; what does not fill a batch is left out."""
+        return None if self.images is None else self.epochs * (self.images // self.batch)
+
+    @property
+    def hours(self) -> float | None:
+        """Of all runs on one device."""
+        if self.steps is None or self.images_per_second is None:
+            return None
+        return self.runs * self.steps * self.batch / self.images_per_second / 3600
+
+    def row(self) -> Mapping[str, Cell]:
+        """As the plan shows it."""
+        images, steps = _number(self.images), _number(self.steps)
+        return {
+            "what": f"pre-train {self.method}",
+            "count": self.runs,
+            "each": f"{self.epochs} epochs x {images} images / {self.batch} = {steps} steps",
+            "speed": None if self.images_per_second is None else f"{self.images_per_second:.0f} images/s",
+            "hours": self.hours,
+        }
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Evaluations of one kind.
+
+    Attributes:
+        name: Name of the scale's evaluation.
+        count: How many.
+        seconds: Measured, each; None = not yet.
+    """
+
+    name: str
+    count: int
+    seconds: float | None
+
+    @property
+    def hours(self) -> float | None:
+        """Of all of them on one device."""
+        return None if self.seconds is None else self.count * self.seconds / 3600
+
+    def row(self) -> Mapping[str, Cell]:
+        """As the plan shows it."""
+        speed = None if self.seconds is None else f"{self.seconds:.0f} s"
+        return {"what": f"evaluate {self.name}", "count": self.count, "speed": speed, "hours": self.hours}
+
+
+def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells, machine: Machine) -> str:
+    """The plan as text: what is done already, what is left, what it costs and what data it needs."""
+    left = [unit for unit in units if missing(unit, cells)]
+    costs: list[Training | Scoring] = [*trainings(left, scale, cells), *scorings(left, scale, cells)]
+    hours = [cost.hours for cost in costs]
+    known = sum(value for value in hours if value is not None)
+    more = " and what is not measured yet" if None in hours else ""
+    total = f"{known:.2f} device hours{more}; {known / machine.jobs:.2f} with {machine.jobs} at a time"
+    return "\n".join(
+        [
+            f"{scale.name}: {scale.about}",
+            _experiments(jobs, cells).to_text(),
+            Table(_COSTS, [cost.row() for cost in costs], note=f"Left to do: {total}.").to_text(width=130),
+            _data(left, machine),
+        ]
+    )
+
+
+def trainings(units: Iterable[Unit], scale: Scale, cells: Cells) -> list[Training]:
+    """Pre-trainings of units by method and length."""
+    counts = Counter(
+        (unit.method or "", unit.options["epochs"], num_images(unit, scale), batch_of(unit.options))
+        for unit in units
+        if unit.request is not None
+    )
+    return [
+        Training(method, runs, epochs, images, batch, _speed(method, scale, cells))
+        for (method, epochs, images, batch), runs in counts.items()
+    ]
+
+
+def scorings(units: Iterable[Unit], scale: Scale, cells: Cells) -> list[Scoring]:
+    """Evaluations of units that lack their cell, by kind."""
+    counts = Counter(e.name for unit in units for e in missing(unit, cells) if e.request is not None)
+    return [Scoring(name, count, _seconds(name, scale, cells)) for name, count in counts.items()]
+
+
+def batch_of(options: Mapping[str, Any]) -> int:
+    """Images per optimiser step."""
+    return options["batch_size"] * options["devices"] * options["num_nodes"] * options["accumulate"]
+
+
+def num_images(unit: Unit, scale: Scale) -> int | None:
+    """Training images of a unit's data, without opening it; None where nobody says."""
+    arguments = unit.options["data"].get("init_args") or {}
+    if "train_size" in arguments:
+        return arguments["train_size"]
+    names = data_sets([unit])
+    return scale.images.get(names[0]) if names else None
+
+
+def data_sets(units: Iterable[Unit]) -> list[str]:
+    """Names of the data sets that units read and that are not rendered."""
+    texts = str([[unit.options, *(e.options for e in unit.evaluations.values())] for unit in units])
+    return sorted(set(re.findall(r"\$\{(\w+)\}", texts)))
+
+
+def _speed(method: str, scale: Scale, cells: Cells) -> float | None:
+    """Measured by finished runs of this scale, else what the scale's file says."""
+    measured = [
+        cell["timings"]["images_per_second"]
+        for cell in cells.values()
+        if cell["evaluation"] == "training" and cell["scale"] == scale.name and cell["method"] == method
+    ]
+    if measured:
+        return fmean(measured)
+    return scale.speeds[method].images_per_second if method in scale.speeds else None
+
+
+def _seconds(name: str, scale: Scale, cells: Cells) -> float | None:
+    measured = [
+        cell["timings"]["seconds"]
+        for cell in cells.values()
+        if cell["evaluation"] == name and cell["scale"] == scale.name
+    ]
+    return fmean(measured) if measured else scale.seconds.get(name)
+
+
+_EXPERIMENTS = (
+    Column("name", "experiment"),
+    Column("rows", "rows", digits=0),
+    Column("seeds", "seeds", digits=0),
+    Column("runs", "runs", digits=0),
+    Column("cells", "cells", digits=0),
+    Column("done", "done", digits=0),
+)
+_COSTS = (
+    Column("what", "left to do"),
+    Column("count", "times", digits=0),
+    Column("each", "each"),
+    Column("speed", "measured"),
+    Column("hours", "device hours", digits=2),
+)
+
+
+def _experiments(jobs: Sequence[Job], cells: Cells) -> Table:
+    rows: list[Mapping[str, Cell]] = []
+    for job in jobs:
+        units = {unit.key: unit for unit in job.units.values()}
+        keys = {key for unit in units.values() for key in unit.evaluations}
+        rows.append(
+            {
+                "name": f"{job.experiment.name}: {job.experiment.title}",
+                "rows": len(job.experiment.rows),
+                "seeds": len({seed for _, seed in job.units}),
+                "runs": sum(unit.request is not None for unit in units.values()),
+                "cells": len(keys),
+                "done": sum(key in cells for key in keys),
+            }
+        )
+    return Table(_EXPERIMENTS, rows, note="Runs that several experiments need are trained once.")
+
+
+def _data(units: Sequence[Unit], machine: Machine) -> str:
+    lines = [
+        f"Data set {name}: {machine.data_roots.get(name, 'not given; --data_roots says where it lies')}"
+        for name in data_sets(units)
+    ]
+    return "\n".join(lines or ["Data: none to bring; scenes are rendered."])
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"

@@ -1,0 +1,99 @@
+"""A scale: how much of everything, the same for every experiment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dppmask.errors import UserError, nearest
+from dppmask.recipes import shipped_recipes
+from dppmask.reproduce.reading import check_keys, read_mapping
+from dppmask.reproduce.request import Request
+
+FOLDER = "paper/scales/"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a method does per second here, as measured, for the plan.
+
+    Attributes:
+        images_per_second: Of pre-training.
+        hardware: On what.
+    """
+
+    images_per_second: float
+    hardware: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How runs of each method are trained and scored.
+
+    Attributes:
+        name: "tiny".
+        about: What it is good for, in a sentence.
+        seeds: Of the runs.
+        pretrain: Name of a method in experiments → what all its runs share.
+        evaluate: Name of an evaluation in experiments → how it is done. What a scale leaves out is not
+            measured at it.
+        sweeps: Name of an option that an experiment sweeps → its values.
+        speeds: Name of a method → its measured speed.
+        seconds: Name of an evaluation → measured seconds.
+        images: Name of a data set → its training images, for the plan.
+    """
+
+    name: str
+    about: str
+    seeds: tuple[int, ...]
+    pretrain: Mapping[str, Request]
+    evaluate: Mapping[str, Request]
+    sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
+
+    def method(self, name: str) -> Request:
+        """What runs of a method share.
+
+        Raises:
+            UserError: If the scale knows no such method.
+        """
+        if name not in self.pretrain:
+            raise UserError(
+                f"scale {self.name} does not say how to pre-train {name}; {nearest(name, self.pretrain)}"
+            )
+        return self.pretrain[name]
+
+
+def scale_names() -> list[str]:
+    """The shipped scales."""
+    return [name.removeprefix(FOLDER) for name in shipped_recipes() if name.startswith(FOLDER)]
+
+
+def load_scale(name: str) -> Scale:
+    """A shipped scale by name.
+
+    Raises:
+        UserError: If there is none of this name, or its file says something that is not known.
+    """
+    path = shipped_recipes().get(FOLDER + name)
+    if path is None:
+        raise UserError(
+            f"scale must be one of the shipped ones, got {name!r}; {nearest(name, scale_names())}"
+        )
+    content = check_keys(
+        read_mapping(path),
+        str(path),
+        required=("about", "seeds", "pretrain", "evaluate"),
+        optional=("sweeps", "speeds", "seconds", "images"),
+    )
+    return Scale(
+        name,
+        content["about"],
+        tuple(content["seeds"]),
+        {key: Request.of(entry) for key, entry in content["pretrain"].items()},
+        {key: Request.of(entry) for key, entry in content["evaluate"].items()},
+        {key: tuple(values) for key, values in content.get("sweeps", {}).items()},
+        {key: Speed(**entry) for key, entry in content.get("speeds", {}).items()},
+        content.get("seconds", {}),
+        content.get("images", {}),
+    )

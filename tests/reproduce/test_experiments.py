@@ -1,0 +1,100 @@
+"""Experiments and scales are read strictly, and every shipped pair of them fits together."""
+
+import shlex
+
+import pytest
+
+from dppmask.commands.parser import OptionParser
+from dppmask.errors import UserError
+from dppmask.evaluation.run import evaluate
+from dppmask.reproduce.experiments import experiment_names, experiment_of, load_experiment
+from dppmask.reproduce.request import pretraining
+from dppmask.reproduce.scales import load_scale, scale_names
+from dppmask.reproduce.units import job_of, merged
+from dppmask.specs import describe
+from dppmask.training import settings
+from dppmask.training.run import pretrain
+
+PRETRAIN = OptionParser("", pretrain, skip={"callbacks"})
+EVALUATE = OptionParser("", evaluate)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("rows"), "t.yaml needs rows"),
+        (lambda c: c.update(titel="x"), "unknown key titel; did you mean title?"),
+        (lambda c: c["rows"]["dpp"].update(paper={"kn": 1.0}), "paper names no column kn; did you mean knn?"),
+        (lambda c: c.update(baseline="randm"), "baseline 'randm' is no row; did you mean random?"),
+        (lambda c: c["columns"]["knn"].pop("metric"), "column knn needs metric"),
+        (lambda c: c["rows"].update(dpp=3), "row dpp must be a mapping, got 3"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(content, change, message):
+    change(content)
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        experiment_of("t", content, where="t.yaml")
+
+
+def test_a_wrong_option_is_named_with_its_row(content, scale):
+    content["rows"]["dpp"]["pretrain"]["mask_ration"] = 0.5
+    with pytest.raises(UserError, match=r"table0, row dpp: pretrain has no option mask_ration; did you mean"):
+        job_of(experiment_of("table0", content, where=""), scale)
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(UserError, match="no experiment 'table22'; did you mean table2"):
+        load_experiment("table22")
+    with pytest.raises(UserError, match=r"no experiment 'missing/table2\.yaml'"):
+        load_experiment("missing/table2.yaml")
+    with pytest.raises(
+        UserError, match="scale must be one of the shipped ones, got 'smok'; did you mean smoke"
+    ):
+        load_scale("smok")
+
+
+@pytest.mark.parametrize("scale", scale_names())
+@pytest.mark.parametrize("name", experiment_names())
+def test_shipped_commands_say_what_is_run(name, scale):
+    """What the report shows as a command, read by the command line itself, gives the options of the unit."""
+    job = job_of(load_experiment(name), load_scale(scale))
+    for unit in {unit.title: unit for (_, seed), unit in job.units.items() if seed == 0}.values():
+        if unit.request is not None:
+            typed = PRETRAIN.parse(shlex.split(unit.request.command("", run="r")))
+            del typed["run"]
+            assert settings.plain(typed).items() <= pretraining(unit.request).items()
+            assert typed.keys() == unit.request.given().keys()
+        for evaluation in unit.evaluations.values():
+            if evaluation.request is not None:
+                typed = EVALUATE.parse(evaluation.request.arguments())
+                assert (
+                    describe(typed["data"])["init_args"].items()
+                    >= evaluation.options["data"]["init_args"].items()
+                )
+                stated = evaluation.options["protocol"]["init_args"]
+                assert describe(typed["protocol"])["init_args"].items() >= describe(stated).items()
+
+
+def test_units_are_shared_and_their_evaluations_united(content, scale, experiment):
+    other = dict(content, columns={"loss": content["columns"]["loss"]})
+    other["rows"] = {"only": {"title": "the same run", "pretrain": {"config": "masks/dpp"}}}
+    del other["baseline"]
+    jobs = [job_of(experiment_of("other", other, where=""), scale), job_of(experiment, scale)]
+    units = merged(jobs)
+    assert [unit.seed for unit in units] == [0, 0, 1, 1]
+    assert jobs[0].units["only", 0].key == jobs[1].units["dpp", 0].key
+    shared = next(unit for unit in units if unit.key == jobs[0].units["only", 0].key)
+    assert sorted(e.name for e in shared.evaluations.values()) == ["knn", "training"]
+
+
+def test_a_sweep_has_every_row_at_every_value(content, scale):
+    content["sweep"] = "mask_ratio"
+    swept = job_of(
+        experiment_of("figure0", content, where=""),
+        scale.__class__(**vars(scale) | {"sweeps": {"mask_ratio": (0.5, 0.9)}}),
+    )
+    assert list(swept.experiment.rows) == ["random@0.5", "dpp@0.5", "random@0.9", "dpp@0.9"]
+    assert swept.experiment.rows["dpp@0.9"].baseline == "random@0.9"
+    assert swept.units["dpp@0.9", 1].options["mask_ratio"] == 0.9
+    with pytest.raises(UserError, match="scale mini has no values for mask_ratio, which figure0 sweeps"):
+        job_of(experiment_of("figure0", content, where=""), scale)

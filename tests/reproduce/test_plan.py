@@ -1,0 +1,73 @@
+"""The arithmetic of a plan, and of a training's own account, by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from dppmask.reproduce.cells import Cells
+from dppmask.reproduce.machine import Machine
+from dppmask.reproduce.plan import Scoring, Training, plan, scorings, trainings
+from dppmask.reproduce.request import Request
+from dppmask.reproduce.run import reproduce
+from dppmask.reproduce.scales import Speed
+from dppmask.reproduce.units import job_of, merged
+from dppmask.reproduce.worker import training_metrics
+
+
+def test_hours_of_a_training():
+    cost = Training("mae", runs=6, epochs=10, images=1000, batch=64, images_per_second=20.0)
+    assert cost.steps == 10 * 15
+    assert cost.hours == pytest.approx(6 * 150 * 64 / 20 / 3600)
+    assert replace(cost, images=None).hours is None
+    assert replace(cost, images_per_second=None).hours is None
+    assert Scoring("knn", 12, 30.0).hours == pytest.approx(0.1)
+
+
+def test_what_is_left_is_counted_once_and_what_is_done_not(experiment, scale, tmp_path):
+    scale = replace(scale, speeds={"mae": Speed(4.0, "a core")}, seconds={"knn": 36.0})
+    job = job_of(experiment, scale)
+    units, cells = merged([job, job]), Cells(tmp_path / "cells.jsonl")
+    assert trainings(units, scale, cells) == [Training("mae", 4, 2, 16, 4, 4.0)]
+    assert scorings(units, scale, cells) == [Scoring("knn", 4, 36.0)]
+    text = plan([job], units, scale, cells, Machine(tmp_path, jobs=2))
+    assert "2 epochs x 16 images / 4 = 8 steps" in text
+    hours = (4 * 8 * 4 / 4.0 + 4 * 36.0) / 3600
+    assert f"Left to do: {hours:.2f} device hours; {hours / 2:.2f} with 2 at a time." in text
+
+    for key in units[0].evaluations:
+        cells.add({"key": key, "evaluation": "knn", "scale": "mini", "timings": {"seconds": 72.0}})
+    left = [unit for unit in units if unit is not units[0]]
+    assert trainings(left, scale, cells)[0].runs == 3
+    assert scorings(left, scale, cells) == [Scoring("knn", 3, 72.0)]  # as measured, now
+
+
+def test_data_to_bring_is_named(experiment, scale, tmp_path):
+    photos = {"class_path": "dppmask.data.folder.ImageFolder", "init_args": {"root": "${photos}"}}
+    scale = replace(
+        scale,
+        pretrain={"mae": scale.pretrain["mae"].then(Request((), {"data": photos}))},
+        images={"photos": 126_689},
+    )
+    job = job_of(experiment, scale)
+    text = plan([job], merged([job]), scale, Cells(tmp_path / "c"), Machine(tmp_path))
+    assert "Data set photos: not given; --data_roots says where it lies" in text
+    assert "2 epochs x 126,689 images / 4 = 63,344 steps" in text
+
+
+def test_a_plan_starts_nothing(tmp_path):
+    text = reproduce(["table2"], scale="smoke", plan=True, work=str(tmp_path / "work"), device="cpu")
+    assert "table2: iBOT with different masks" in text
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_last_epoch_is_averaged_by_steps_and_time_is_counted_by_line():
+    lines = [
+        {"step": 10, "epoch": 0, "loss": 9.0, "images_per_second": 80.0},
+        {"step": 20, "epoch": 1, "loss": 3.0, "images_per_second": 40.0},
+        {"step": 25, "epoch": 1, "loss": 6.0, "images_per_second": 20.0},  # after an interruption
+    ]
+    found = training_metrics(lines, images_per_step=8)
+    assert found["loss"] == pytest.approx((10 * 3.0 + 5 * 6.0) / 15)
+    assert found["seconds"] == pytest.approx(80 / 80 + 80 / 40 + 40 / 20)
+    assert (found["steps"], found["images"]) == (25, 200)
+    assert found["images_per_second"] == pytest.approx(200 / 5)

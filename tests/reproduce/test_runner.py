@@ -1,0 +1,132 @@
+"""The runner among workers that measure nothing, fail, die or hang."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dppmask.errors import UserError
+from dppmask.reproduce import pool, runner
+from dppmask.reproduce.cells import Cells, locked
+from dppmask.reproduce.machine import Machine
+from dppmask.reproduce.runner import missing, run_units
+from dppmask.reproduce.units import job_of, merged
+
+
+@pytest.fixture
+def trouble(tmp_path, monkeypatch):
+    """``trouble({key: "fail" | "die" | "wait"})`` sets what goes wrong."""
+    path = tmp_path / "trouble.json"
+    monkeypatch.setattr(
+        pool, "COMMAND", [sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(path)]
+    )
+
+    def write(kinds):
+        path.write_text(json.dumps(kinds))
+
+    write({})
+    return write
+
+
+@pytest.fixture
+def units(experiment, scale):
+    return merged([job_of(experiment, scale)])
+
+
+@pytest.fixture
+def work(tmp_path, trouble):
+    """``work(units)`` runs them; the progress and the cells afterwards."""
+
+    def go(units, jobs=2, **options):
+        cells = Cells(tmp_path / "cells.jsonl")
+        return run_units(units, cells, Machine(tmp_path / "work", jobs=jobs), **options), cells
+
+    return go
+
+
+def failures(tmp_path):
+    path = tmp_path / "work" / "failures.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_every_cell_is_written_and_run_folders_go(work, units, tmp_path):
+    progress, cells = work(units)
+    assert len(progress.finished) == len(units) == 4
+    assert not any(missing(unit, cells) for unit in units)
+    assert not list((tmp_path / "work" / "runs").iterdir())
+    cell = cells[next(iter(units[0].evaluations))]
+    assert cell["title"] == "table0: random masks, seed 0"
+    assert cell["commands"][0].startswith(
+        "dppmask pretrain --config methods/mae_scenes_tiny --config masks/random"
+    )
+    assert cell["pretrain"] == units[0].identity
+
+
+def test_folders_stay_when_asked(work, units, tmp_path):
+    work(units, keep=True)
+    assert {path.name for path in (tmp_path / "work" / "runs").iterdir()} == {unit.key for unit in units}
+
+
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(work, trouble, units, tmp_path):
+    bad = next(e.key for e in units[1].evaluations.values() if e.name == "knn")
+    trouble({bad: "fail"})
+    progress, cells = work(units)
+    assert progress.failures == {bad: "no luck"}
+    assert [e.key for unit in units for e in missing(unit, cells)] == [bad]
+    (failure,) = failures(tmp_path)
+    assert (failure["key"], failure["evaluation"], failure["error"]) == (bad, "knn", "no luck")
+    assert (tmp_path / "work" / "runs" / units[1].key).exists()
+
+    (tmp_path / "work" / "runs" / units[1].key).rmdir()
+    trouble({})
+    begun = []
+    progress, cells = work(units, show=lambda p: begun.extend(u.key for u in p.running.values()))
+    assert set(begun) == {units[1].key}
+    assert not missing(units[1], cells)
+
+
+def test_a_worker_that_dies_takes_one_unit_with_it(work, trouble, units):
+    first, second = units[0].evaluations
+    trouble({second: "die"})
+    progress, cells = work(units, jobs=1)
+    assert first in cells
+    assert progress.failures.keys() == {second}
+    assert "the worker ended with code 9" in progress.failures[second]
+    assert not any(missing(unit, cells) for unit in units[1:])
+
+
+def test_an_interrupt_lets_workers_save(work, trouble, units, tmp_path):
+    trouble({next(iter(units[0].evaluations)): "wait"})
+    folder = tmp_path / "work" / "runs" / units[0].key
+
+    def interrupt(progress):
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(units, jobs=1, show=interrupt)
+    assert (tmp_path / "stopped").exists()
+
+
+def test_one_runner_per_folder(work, units, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "ORPHANS", 0.0)
+    (tmp_path / "work").mkdir()
+    with locked(tmp_path / "work"), pytest.raises(UserError, match="another dppmask reproduce works in"):
+        work(units)
+
+
+def test_data_that_lies_nowhere_is_an_error_before_anything_starts(content, scale, work, tmp_path):
+    from dppmask.reproduce.experiments import experiment_of
+
+    folder = {"class_path": "dppmask.data.folder.ImageFolder", "init_args": {"root": "${photos}"}}
+    content["rows"]["dpp"]["pretrain"]["data"] = folder
+    units = merged([job_of(experiment_of("table0", content, where=""), scale)])
+    with pytest.raises(
+        UserError, match=r'the folder of data set photos is not known; give --data_roots \'{"photos'
+    ):
+        work(units)
+    assert not (tmp_path / "work" / "runs").exists()
+    here = Machine(tmp_path, data_roots={"photos": "/p"})
+    task = here.task(units[1], missing(units[1], Cells(tmp_path / "none")))
+    assert task["pretrain"]["data"]["init_args"]["root"] == "/p"
