@@ -34,14 +34,13 @@ class MultiCrop:
     colour: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_global < 1 or self.num_local < 0:
-            raise UserError(
-                f"a method of many crops needs num_global_crops >= 1 and num_local_crops >= 0, "
-                f"got {self.num_global} and {self.num_local}"
-            )
-        low, high = self.local_scale
-        if not 0.0 < low <= high <= 1.0:
-            raise UserError(f"local_scale must be (low, high) with 0 < low <= high <= 1, got {(low, high)}")
+        if self.num_global < 1:
+            raise UserError(f"num_global_crops must be at least 1, got {self.num_global}; iBOT uses 2")
+        if self.num_local < 0:
+            raise UserError(f"num_local_crops must be at least 0, got {self.num_local}; 0 = none")
+        if self.num_local and self.local_size < 1:
+            raise UserError(f"local_size must be at least 1 pixel, got {self.local_size}; iBOT uses 96")
+        check_scale("local_scale", self.local_scale, example=(0.05, 0.25))
         for name in ("light", "colour"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}; 1 is as in iBOT")
@@ -67,6 +66,25 @@ class Views:
         """The same in page-locked memory; the name is torch's convention."""
         local_crops = None if self.local_crops is None else self.local_crops.pin_memory()
         return Views(self.global_crops.pin_memory(), local_crops, self.num_global, self.num_local)
+
+
+def check_scale(name: str, scale: Sequence[float], *, example: tuple[float, float]) -> None:
+    """Refuse what are not the smallest and the largest share of an image that a crop covers.
+
+    Args:
+        name: Of the option, for the message.
+        scale: What was given.
+        example: What would be right.
+
+    Raises:
+        UserError: If it is not two numbers in ascending order in (0, 1].
+    """
+    is_pair = isinstance(scale, Sequence) and len(scale) == 2
+    if not (is_pair and 0.0 < scale[0] <= scale[1] <= 1.0):
+        given = tuple(scale) if isinstance(scale, Sequence) else scale
+        raise UserError(
+            f"{name} must be (low, high) with 0 < low <= high <= 1, got {given}; {example} would do"
+        )
 
 
 def whole_images(images: Tensor | Views) -> Tensor:

@@ -41,7 +41,7 @@ TINY = (
 TINY_METHODS = {
     "MAE": "--method.decoder_embed_dim 16 --method.decoder_depth 1 --method.decoder_num_heads 2",
     "IBOT": "--method.out_dim 16 --method.head_hidden_dim 16 --method.head_bottleneck_dim 8 "
-    "--method.num_local_crops 1 --method.local_size 16",
+    "--method.num_local_crops 1 --method.local_size 16 --method.warmup_teacher_temp_epochs 1",
 }
 # What a recipe's evaluation needs beyond few images, or less of.
 SMALLER = {

@@ -176,8 +176,11 @@ def test_pickles():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_global": 0}, "num_global_crops >= 1 and num_local_crops >= 0, got 0 and 10"),
-        ({"local_scale": (0.5, 0.2)}, r"local_scale must be \(low, high\)"),
+        ({"num_global": 0}, "num_global_crops must be at least 1, got 0"),
+        ({"num_local": -1}, "num_local_crops must be at least 0, got -1"),
+        ({"local_size": 0}, "local_size must be at least 1 pixel, got 0"),
+        ({"local_scale": (0.5, 0.2)}, r"local_scale must be \(low, high\).*got \(0\.5, 0\.2\)"),
+        ({"local_scale": 0.5}, r"local_scale must be \(low, high\).*got 0\.5"),
         ({"light": 1.5}, r"light must be in \[0, 1\], got 1\.5"),
         ({"colour": -1.0}, r"colour must be in \[0, 1\], got -1\.0"),
     ],

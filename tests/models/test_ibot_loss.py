@@ -257,7 +257,7 @@ def test_centers_travel_in_the_state():
     ("changes", "message"),
     [
         ({"num_global": 1, "num_local": 0}, "needs at least 1 global crop and 2 crops in all"),
-        ({"teacher_temp": 0.0}, "temperatures must be positive"),
+        ({"warmup_patch_teacher_temp": 0.0}, "warmup_patch_teacher_temp must be positive and finite, got 0"),
         ({"warmup_epochs": 10}, "between 0 and the training's 9 epochs, got 10"),
         ({"center_momentum": 1.5}, r"center_momentum must be in \[0, 1\], got 1\.5"),
         ({"reduction": "mask"}, "got 'mask'; did you mean masked"),

@@ -4,11 +4,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from ibot_runs import HEAD, TINY_IBOT, one_batch
+from ibot_runs import SHORT, TINY_IBOT, one_batch
 from tiny_run import Interrupt
 
 from dppmask.masks import DPPMask
-from dppmask.models.ibot import IBOT
 from dppmask.training.run import pretrain
 
 
@@ -22,7 +21,7 @@ def cut() -> None:
 
 def main(folder: Path) -> None:
     for reduction in ("diluted", "masked"):
-        method = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, reduction=reduction)
+        method = partial(SHORT, reduction=reduction)
         pretrain(run=folder / reduction, **one_batch(method=method, batch_size=4, devices=2, strategy="ddp"))
     ranks = TINY_IBOT | {"devices": 2, "accumulate": 1, "mask": DPPMask(source="teacher"), "strategy": "ddp"}
     ranks |= {"epochs": 2}

@@ -13,8 +13,10 @@ from dppmask.models.ibot import IBOT
 
 HEAD = {"out_dim": 16, "head_hidden_dim": 16, "head_bottleneck_dim": 8}
 
+SHORT = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, warmup_teacher_temp_epochs=1)
+
 TINY_IBOT: dict[str, Any] = TINY | {
-    "method": partial(IBOT, **HEAD, num_local_crops=2, local_size=16, warmup_teacher_temp_epochs=2),
+    "method": partial(SHORT, warmup_teacher_temp_epochs=2),
     "position": "learned",
     "backbone_args": {"depth": 1, "drop_path_rate": 0.2},
     "mask_ratio": (0.1, 0.5),
@@ -43,6 +45,7 @@ def one_batch(**changes: Any) -> dict[str, Any]:
     are their gradients into steps of full length.
     """
     options = {
+        "method": SHORT,
         "mask": ByContent(),
         "backbone_args": {"depth": 1, "qkv_bias": False},
         "base_lr": 0.01,

@@ -1,13 +1,15 @@
 """iBOT as it is trained: interrupted, on two ranks, without hidden patches, in half precision."""
 
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from ibot_runs import HEAD, TINY_IBOT, ByContent, one_batch
+from ibot_runs import SHORT, TINY_IBOT, ByContent, one_batch
 from torch import nn
 
+from dppmask.errors import UserError
 from dppmask.masks import DPPMask, RandomMask
 from dppmask.models.checkpoint import load_encoder, load_model
 from dppmask.models.ibot import IBOT
@@ -91,11 +93,10 @@ def test_both_parts_of_the_loss_are_logged(undisturbed):
 def test_prototypes_move_from_the_second_epoch_on(ibot, weights):
     name = "model.head.last.cls.direction"
     prototypes = [
-        weights(ibot(f"{epochs}", epochs=epochs, warmup_epochs=0).path)["state_dict"][name]
+        weights(ibot(f"{epochs}", epochs=epochs, warmup_epochs=0, method=SHORT).path)["state_dict"][name]
         for epochs in (1, 2)
     ]
-    with_movement = ibot("free", epochs=1, warmup_epochs=0, method=partial(
-        IBOT, **HEAD, num_local_crops=2, local_size=16, freeze_last_layer_epochs=0))  # fmt: skip
+    with_movement = ibot("free", epochs=1, warmup_epochs=0, method=partial(SHORT, freeze_last_layer_epochs=0))
     assert not torch.equal(*prototypes)
     assert not torch.equal(prototypes[0], weights(with_movement.path)["state_dict"][name])
 
@@ -104,6 +105,53 @@ def test_weight_decay_ends_where_it_should(ibot, weights):
     groups = weights(ibot(weight_decay=0.04, epochs=5).path)["optimizer_states"][0]["param_groups"]
     assert groups[0]["weight_decay"] == pytest.approx(0.4, abs=0.01)  # that of the last step
     assert groups[1]["weight_decay"] == 0
+
+
+REFUSED = [
+    ("out_dim", 0, "must be at least 1, got 0; iBOT uses"),
+    ("out_dim", -1, "must be at least 1, got -1"),
+    ("patch_out_dim", 0, "must be at least 1, got 0; leave it out to share out_dim"),
+    ("head_hidden_dim", 0, "must be at least 1, got 0"),
+    ("head_bottleneck_dim", 0, "must be at least 1, got 0"),
+    ("freeze_last_layer_epochs", -1, "must be at least 0, got -1; 0 = not at all"),
+    ("freeze_last_layer_epochs", 4, r"must be at most epochs \(3\), got 4; lower it or train longer"),
+    ("num_global_crops", 0, "must be at least 1, got 0; iBOT uses 2"),
+    ("num_local_crops", -1, "must be at least 0, got -1; 0 = none"),
+    ("local_size", 0, "must be a multiple of patch_size 8, got 0; 8 would do"),
+    ("local_size", 12, "must be a multiple of patch_size 8, got 12; 8 would do"),
+    ("local_scale", [0.5, 0.2], r"must be \(low, high\) with 0 < low <= high <= 1, got \(0\.5, 0\.2\)"),
+    ("local_scale", [0.0, 0.2], r"must be \(low, high\) .* would do"),
+    ("local_scale", [0.1, 0.2, 0.3], r"must be \(low, high\)"),
+    ("local_scale", 0.3, r"must be \(low, high\) .*got 0\.3"),
+    ("light", -0.1, r"must be in \[0, 1\], got -0\.1; 1 is as in iBOT"),
+    ("colour", 1.1, r"must be in \[0, 1\], got 1\.1; 1 is as in iBOT"),
+    ("teacher_momentum", 1.1, r"must be in \[0, 1\], got 1\.1; 0\.996 is common"),
+    ("teacher_momentum", math.nan, r"must be in \[0, 1\], got nan"),
+    ("warmup_teacher_temp", 0.0, "must be positive and finite, got 0"),
+    ("teacher_temp", 0.0, "must be positive and finite, got 0"),
+    ("teacher_temp", math.nan, "must be positive and finite, got nan"),
+    ("patch_teacher_temp", -0.07, r"must be positive and finite, got -0\.07"),
+    ("student_temp", math.inf, "must be positive and finite, got inf"),
+    ("warmup_teacher_temp_epochs", -1, "must be at least 0, got -1; 0 = not at all"),
+    ("warmup_teacher_temp_epochs", 4, r"must be at most epochs \(3\), got 4; lower it or train longer"),
+    ("center_momentum", 1.1, r"must be in \[0, 1\], got 1\.1; iBOT uses 0\.9"),
+    ("reduction", "mean", "must say which views count, got 'mean'; choose from"),
+    ("crop_scale", [1.0, 0.25], r"must be \(low, high\) .*got \(1\.0, 0\.25\); .* would do"),
+    ("crop_scale", [0.25, 1.5], r"must be \(low, high\)"),
+    ("weight_decay_end", -0.4, r"must be at least 0 and finite, got -0\.4; iBOT uses 0\.4"),
+    ("clip_grad", math.nan, "must be above 0, got nan; leave it out not to clip"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "message"), REFUSED, ids=lambda value: str(value)[:30])
+def test_numbers_out_of_range_are_refused_before_there_is_a_folder(ibot, tmp_path, option, value, message):
+    changes = {option: value}
+    if option not in TINY_IBOT and option != "crop_scale":
+        changes = {"method": partial(TINY_IBOT["method"], **changes)}
+    with pytest.raises(UserError, match=f"^{option} {message}") as error:
+        ibot(epochs=3, **changes)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mask_probability", [1e-9, 1.0])
@@ -140,7 +188,7 @@ def two_ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("reduction", ["diluted", "masked"])
 def test_two_ranks_equal_one_with_twice_the_batch(ibot, two_ranks, weights, lines, reduction):
-    method = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, reduction=reduction)
+    method = partial(SHORT, reduction=reduction)
     one = ibot(**one_batch(method=method, batch_size=8))
     for actual, expected in zip(lines(two_ranks / reduction), lines(one.path), strict=True):
         assert actual == pytest.approx(expected, rel=1e-4)
@@ -152,7 +200,7 @@ def test_two_ranks_equal_one_with_twice_the_batch(ibot, two_ranks, weights, line
 
 def test_the_comparison_of_ranks_can_fail(ibot, two_ranks, lines):
     """Half a batch has other centers, and another share of masked views."""
-    method = partial(IBOT, **HEAD, num_local_crops=2, local_size=16, reduction="masked")
+    method = partial(SHORT, reduction="masked")
     halves = ibot(**one_batch(method=method, batch_size=4, accumulate=2))
     pairs = list(zip(lines(two_ranks / "masked"), lines(halves.path), strict=True))
     assert any(abs(one["patch_loss"] / other["patch_loss"] - 1) > 1e-3 for one, other in pairs)

@@ -64,7 +64,8 @@ class MultiCropTransform:
         self.mean = mean
         self.std = std
         self._global = TrainTransform(image_size, scale=scale)
-        self._local = TrainTransform(crops.local_size, scale=crops.local_scale)
+        # Without local crops, whatever their size is does not matter.
+        self._local = TrainTransform(crops.local_size if crops.num_local else 1, scale=crops.local_scale)
         light, colour = crops.light, crops.colour
         self._jitter = v2.ColorJitter(0.4 * light, 0.4 * light, 0.2 * colour, 0.1 * colour)
 

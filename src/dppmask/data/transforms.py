@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from dppmask.errors import UserError
+from dppmask.views import check_scale
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,8 +51,7 @@ class TrainTransform:
         self.mean = mean
         self.std = std
         self.output_size = height_and_width(image_size)
-        if not 0.0 < scale[0] <= scale[1] <= 1.0:
-            raise UserError(f"scale must be (low, high) with 0 < low <= high <= 1, got {tuple(scale)}")
+        check_scale("scale", scale, example=(0.2, 1.0))
         if not 0.0 < ratio[0] <= ratio[1]:
             raise UserError(f"ratio must be (low, high) with 0 < low <= high, got {tuple(ratio)}")
         if not 0.0 <= flip <= 1.0:

@@ -61,6 +61,16 @@ class MaskedImageModel(nn.Module):
         """Loss of one batch; the rows of ``mask`` follow the (global) images of the context."""
         raise NotImplementedError(f"{type(self).__name__} must implement forward")
 
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse a training that is shorter than what the method itself does in its first epochs.
+
+        Args:
+            epochs: Length of the training.
+
+        Raises:
+            UserError: Naming the method's option.
+        """
+
     def before_training(self) -> None:
         """Called once, before the first step of all, with the first weights in place (teachers copy them)."""
 

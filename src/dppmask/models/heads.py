@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dppmask.dpp.checks import as_real, no_autocast
+from dppmask.errors import UserError
 
 
 class ProjectionHead(nn.Module):
@@ -24,6 +25,9 @@ class ProjectionHead(nn.Module):
         bottleneck_dim: Dimension of the sphere's space.
         norm_last_layer: Fix the length of every prototype to 1, instead of training it.
 
+    Raises:
+        UserError: If a width is below 1; named as the options of a method.
+
     Source: DINOHead of Caron et al. (2021) and its iBOT variant, Zhou et al. (2022).
     """
 
@@ -38,6 +42,14 @@ class ProjectionHead(nn.Module):
         norm_last_layer: bool = False,
     ) -> None:
         super().__init__()
+        widths = {"out_dim": out_dim, "head_hidden_dim": hidden_dim, "head_bottleneck_dim": bottleneck_dim}
+        for name, width in widths.items():
+            if width < 1:
+                raise UserError(f"{name} must be at least 1, got {width}; iBOT uses 8192, 2048 and 256")
+        if patch_out_dim is not None and patch_out_dim < 1:
+            raise UserError(
+                f"patch_out_dim must be at least 1, got {patch_out_dim}; leave it out to share out_dim"
+            )
         self.perceptron = nn.Sequential(
             nn.Linear(embed_dim, hidden_dim),
             nn.GELU(),

@@ -93,11 +93,14 @@ class IBOT(MaskedImageModel):
     ) -> None:
         super().__init__()
         _check_encoder(encoder, num_local_crops, local_size)
-        low, high = local_scale
         self.multi_crop = MultiCrop(
-            num_global_crops, num_local_crops, local_size, (low, high), light=light, colour=colour
+            num_global_crops, num_local_crops, local_size, local_scale, light=light, colour=colour
         )
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
+        self.warmup_teacher_temp_epochs = warmup_teacher_temp_epochs
+        for name in ("freeze_last_layer_epochs", "warmup_teacher_temp_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}; 0 = not at all")
         self.encoder = encoder
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         self.head = ProjectionHead(
@@ -112,7 +115,7 @@ class IBOT(MaskedImageModel):
         self.provides = frozenset({"images", "tokens"}) | self.teacher.provides
         self.loss = IBOTLoss(
             out_dim,
-            patch_out_dim or out_dim,
+            out_dim if patch_out_dim is None else patch_out_dim,
             num_global_crops,
             num_local_crops,
             warmup_teacher_temp,
@@ -176,6 +179,15 @@ class IBOT(MaskedImageModel):
         )
         metrics = {"cls_loss": terms.cls, "patch_loss": terms.patch}
         return MIMOutput(terms.loss, terms.patch_loss, metrics=metrics)
+
+    def check_epochs(self, epochs: int) -> None:
+        """The last layer and the temperatures begin with epochs of their own, which must fit."""
+        for name in ("freeze_last_layer_epochs", "warmup_teacher_temp_epochs"):
+            if getattr(self, name) > epochs:
+                raise UserError(
+                    f"{name} must be at most epochs ({epochs}), got {getattr(self, name)}; lower it or train "
+                    "longer"
+                )
 
     def before_training(self) -> None:
         """The teacher starts as the student."""

@@ -4,6 +4,7 @@ Source: Zhou et al. (2022), "iBOT: Image BERT Pre-Training with Online Tokenizer
 Caron et al. (2021), "Emerging Properties in Self-Supervised Vision Transformers".
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -184,9 +185,7 @@ class IBOTLoss(nn.Module):
                 "iBOT compares views: it needs at least 1 global crop and 2 crops in all, got "
                 f"num_global_crops {self.num_global_crops} and num_local_crops {self.num_local_crops}"
             )
-        temperatures = (*self.cls_temps, *self.patch_temps, self.student_temp)
-        if min(temperatures) <= 0:
-            raise UserError(f"temperatures must be positive, got {', '.join(map(str, temperatures))}")
+        self._check_temperatures()
         if not 0 <= self.warmup_epochs <= epochs:
             raise UserError(
                 f"warmup_epochs of the temperatures must be between 0 and the training's {epochs} epochs, "
@@ -197,6 +196,21 @@ class IBOTLoss(nn.Module):
         if self.reduction not in get_args(Reduction):
             hint = nearest(str(self.reduction), get_args(Reduction))
             raise UserError(f"reduction must say which views count, got {self.reduction!r}; {hint}")
+
+    def _check_temperatures(self) -> None:
+        temperatures = {
+            "warmup_teacher_temp": self.cls_temps[0],
+            "teacher_temp": self.cls_temps[1],
+            "warmup_patch_teacher_temp": self.patch_temps[0],
+            "patch_teacher_temp": self.patch_temps[1],
+            "student_temp": self.student_temp,
+        }
+        for name, temperature in temperatures.items():
+            if not 0.0 < temperature < math.inf:
+                raise UserError(
+                    f"{name} must be positive and finite, got {temperature}; iBOT's teacher goes from "
+                    "0.04 to 0.07, its student has 0.1"
+                )
 
 
 def assignments(logits: Tensor, center: Tensor, temperature: float) -> Tensor:

@@ -193,6 +193,7 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
     """Everything that is trained, checked to fit together."""
     with seeded(config["seed"]):
         model = build_model(config)
+    model.check_epochs(config["epochs"])
     if fresh:
         if config["init_from"] is not None:
             init_weights(model, config["init_from"])

@@ -11,6 +11,7 @@ import yaml
 
 from dppmask.errors import UserError
 from dppmask.specs import build, describe, locate
+from dppmask.views import check_scale
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,15 +113,19 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     for name in ("save_every", "num_workers", "base_lr", "min_lr", "weight_decay"):
         if not 0 <= config[name] < math.inf:
             raise UserError(f"{name} must be at least 0 and finite, got {config[name]}")
+    check_scale("crop_scale", config["crop_scale"], example=(0.2, 1.0))
     _check_optimiser(config)
 
 
 def _check_optimiser(config: Mapping[str, Any]) -> None:
     if len(config["betas"]) != 2 or not all(0 <= beta < 1 for beta in config["betas"]):
         raise UserError(f"betas must be two numbers in [0, 1), got {config['betas']}; MAE uses [0.9, 0.95]")
-    if config["clip_grad"] is not None and config["clip_grad"] <= 0:
+    if config["clip_grad"] is not None and not config["clip_grad"] > 0:
         raise UserError(f"clip_grad must be above 0, got {config['clip_grad']}; leave it out not to clip")
-    if config["weight_decay_end"] is not None and config["weight_decay"] <= 0:
+    end = config["weight_decay_end"]
+    if end is not None and not 0 <= end < math.inf:
+        raise UserError(f"weight_decay_end must be at least 0 and finite, got {end}; iBOT uses 0.4")
+    if end is not None and config["weight_decay"] <= 0:
         raise UserError(
             f"weight_decay must be above 0 where weight_decay_end is given, got {config['weight_decay']}"
         )
