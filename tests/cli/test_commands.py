@@ -105,9 +105,13 @@ def test_plot_draws_the_results_of_a_protocol(dppmask, tmp_path):
     record = dppmask(f"evaluate --protocol MaskStatistics {masks} {size} {DATA}")[1]
     results, picture = tmp_path / "results.jsonl", tmp_path / "picture.png"
     results.write_text(record)
-    code, out, err = dppmask(f"plot --results {results} --out {picture}")
-    assert (code, out) == (0, f"{picture}\n"), err
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for protocol in ("", "--protocol MaskStatistics"):
+        code, out, err = dppmask(f"plot --results {results} {protocol} --out {picture}")
+        assert (code, out) == (0, f"{picture}\n"), err
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.unlink()
+    message = refused(dppmask, f"plot --results {results} --protocol MaskStatistic --out {picture}")
+    assert "protocol MaskStatistic is not among the results; did you mean MaskStatistics?" in message
 
 
 @pytest.mark.parametrize("command", ["attention", "similarity --places [[0,1],[3,2]]"])

@@ -54,6 +54,17 @@ def test_augments_as_timms_factory_does():
         assert torch.equal(actual, expected)
 
 
+@pytest.mark.parametrize("magnitude", [0, 5, 10])
+@pytest.mark.parametrize("notation", ["rand-m9-mstd0.5-inc1", "rand-m9-mstd0.5"])
+def test_every_operation_works_at_every_magnitude(notation, magnitude):
+    """Magnitudes are drawn around that of the notation, and reach 0 and 10."""
+    image = to_pil_image(picture())
+    for operation in FineTuneTransform(32, rand_augment=notation)._augment.ops:
+        operation.prob, operation.magnitude, operation.magnitude_std = 1.0, magnitude, 0.0
+        with seeded(0):
+            assert operation(image).size == image.size
+
+
 def test_erasing_fills_a_rectangle_with_normal_noise():
     grey = torch.full((3, 64, 64), 124, dtype=torch.uint8)
     transform = FineTuneTransform(32, rand_augment=None, erasing=0.25, mean=(0.5,) * 3, std=(0.2,) * 3)

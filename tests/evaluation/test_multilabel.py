@@ -114,7 +114,7 @@ def test_scenes_have_24_labels():
 
 @pytest.mark.parametrize(("layout", "source"), [("clevr", CLEVR), ("coco", COCO)])
 def test_files_in_official_layouts(tmp_path, layout, source):
-    scenes = Scenes(size=(24, 32), train_size=40, val_size=20)
+    scenes = Scenes(size=(32, 40), train_size=40, val_size=20)
     export_scenes(scenes, tmp_path / layout, layout)
     protocol = MultiLabel(l2=(0.1,), baselines=("all_positive",))
     result = protocol.run(Subject(tiny_encoder()), source(str(tmp_path / layout)))

@@ -79,6 +79,13 @@ def test_an_encoder_without_training_and_the_other_loss():
     assert any("nothing is kept" in note for note in record["notes"])
 
 
+def test_an_average_that_has_seen_too_few_updates_is_noted(found):
+    options = TINY | {"epochs": 2, "ema": 0.9}
+    notes = MultiLabelFinetune(**options).run(Subject(tiny_encoder()), DATA).notes
+    assert f"ema: {0.9**6:.0%} of the averaged weights are still the first ones" in " ".join(notes)
+    assert "ema" not in " ".join(found.notes)
+
+
 def test_the_loss_is_a_mean_over_images():
     logits = torch.randn(4, 3, generator=fold_in(91))
     targets = torch.rand(4, 3, generator=fold_in(92)) < 0.5

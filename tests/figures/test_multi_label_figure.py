@@ -61,6 +61,9 @@ def test_several_evaluations_are_points():
     assert constant.get_label() == CONSTANT
     for line, one in zip(lines, records, strict=True):
         assert list(line.get_xdata()) == [precisions(one)[f"{colour} sphere"] for colour in COLOURS]
+    heights = [tuple(line.get_ydata()) for line in lines]
+    assert len(set(heights)) == 3, "equal values stay apart"
+    assert all(abs(y - row) < 0.5 for line in heights for row, y in enumerate(line))
     names = [text.get_text().partition(":")[0] for text in figure.legends[0].get_texts()]
     assert names[:3] == ["runs/a", "runs/b, seed 0", "runs/b, seed 1"]
 

@@ -52,7 +52,9 @@ class ClassOption:
         return getattr(importlib.import_module(module_name), name)
 
 
-# A parameter of one of these names is a class option, in whichever command it stands.
+_TEXT = (str, str | None)
+
+# A parameter of one of these names is a class option, in whichever command it stands, unless it is text.
 CLASS_OPTIONS = {
     "data": ClassOption("dppmask.data", "dppmask.data.base:ImageSource", "the images"),
     "method": ClassOption(
@@ -91,8 +93,9 @@ class OptionParser:
         parameters = inspect.signature(function).parameters
         self.left_out = needed - _without_default(function)
         self.names = [name for name in parameters if name not in skip]
-        self.classes = {name: CLASS_OPTIONS[name].load() for name in self.names if name in CLASS_OPTIONS}
         hints = typing.get_type_hints(function)
+        chosen = [name for name in self.names if name in CLASS_OPTIONS and hints.get(name) not in _TEXT]
+        self.classes = {name: CLASS_OPTIONS[name].load() for name in chosen}
         self.switches = {name for name in self.names if hints.get(name) is bool}
         self.lists = {name for name in self.names if typing.get_origin(hints.get(name)) in (list, Sequence)}
         shipped = {name for base in self.classes.values() for name in shipped_names(base)}
@@ -132,7 +135,7 @@ class OptionParser:
         options = {name: _plain(parsed[name]) for name in self.names if name in given | self.left_out}
         for name in self.classes.keys() & options.keys():
             _check_choice(name, options[name], self.classes[name])
-        return {name: _build(name, value) for name, value in options.items()}
+        return {name: _build(name, v) if name in self.classes else v for name, v in options.items()}
 
     def _add_class(self, name: str, default: Any) -> None:
         option, base = CLASS_OPTIONS[name], self.classes[name]
@@ -244,7 +247,7 @@ def _check_choice(option: str, value: Any, base: type) -> None:
 
 def _build(option: str, value: Any) -> Any:
     """The object that a class option describes; other values as they are."""
-    if option not in CLASS_OPTIONS or CLASS_OPTIONS[option].given or value is None:
+    if CLASS_OPTIONS[option].given or value is None:
         return value
     if isinstance(value, list):
         return [_build(option, item) for item in value]

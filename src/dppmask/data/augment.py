@@ -1,5 +1,9 @@
 """The strong augmentation of fine-tuning: RandAugment on a random crop, and a patch of noise."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -95,9 +99,18 @@ def _rand_augment(notation: str, size: tuple[int, int], mean: tuple[float, ...])
         "interpolation": Image.Resampling.BICUBIC,
     }
     try:
-        return rand_augment_transform(notation, options)
+        augment = rand_augment_transform(notation, options)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"rand_augment must be written as timm does, such as rand-m9-mstd0.5-inc1, got {notation!r} "
             f"({error})"
         ) from None
+    for operation in augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+    return augment
+
+
+def _at_least_one_bit(bits: Callable[..., tuple[int]], level: float, options: Any) -> tuple[int]:
+    """How many bits posterising keeps; timm goes down to none, which Pillow refuses from version 13 on."""
+    return (max(1, *bits(level, options)),)

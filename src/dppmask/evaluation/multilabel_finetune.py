@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dppmask.evaluation.supervised import FineTuned
 
 OFFERED = (*CONSTANTS, RANDOM_ENCODER)
+REMEMBERED = 0.02  # share of first weights in an average that is worth a note
 OPTIMISTIC = "mAP_best is the best epoch on val, chosen on val itself: optimistic, but what ASL reports"
 
 
@@ -67,7 +68,8 @@ class MultiLabelFinetune(Protocol):
         min_lr: Where it ends.
         layer_decay: Factor of the learning rate from a layer to the one before.
         weight_decay: Of matrices.
-        ema: Decay of averaged weights, or None.
+        ema: Decay of averaged weights, or None; ASL: 0.9997, which takes over ten thousand updates to forget
+            the first weights.
         drop_path: Probability that the last block is left out; it falls to 0 at the first.
         rand_augment: In timm's notation, or None.
         random_erasing: Probability that a rectangle is filled with noise.
@@ -94,7 +96,7 @@ class MultiLabelFinetune(Protocol):
         min_lr: float = 0.0,
         layer_decay: float = 1.0,
         weight_decay: float = 1e-4,
-        ema: float | None = 0.9997,
+        ema: float | None = None,
         drop_path: float = 0.0,
         rand_augment: str | None = "rand-m9-mstd0.5-inc1",
         random_erasing: float = 0.25,
@@ -162,6 +164,7 @@ class MultiLabelFinetune(Protocol):
                 OPTIMISTIC,
                 *tuned.notes,
                 *labels_without_positives(names, labels),
+                *self._average_notes(len(train.images)),
                 *kept_notes(self, subject),
             ],
         )
@@ -218,6 +221,15 @@ class MultiLabelFinetune(Protocol):
     def _constant(self, name: str, labels: Tensor) -> dict[str, float]:
         found = constant_metrics(name, labels, thresholds=self.thresholds)
         return found | {"mAP_best": found["mAP"]}
+
+    def _average_notes(self, num_images: int) -> list[str]:
+        """Says so where the averaged weights have not forgotten how they began."""
+        left = 0.0 if self.ema is None else self.ema ** self.settings.schedule(num_images).total_steps
+        if left < REMEMBERED:
+            return []
+        return [
+            f"ema: {left:.0%} of the averaged weights are still the first ones; train longer, or lower ema"
+        ]
 
     def _check(self) -> None:
         if self.loss not in LOSSES:

@@ -135,12 +135,16 @@ def draw_labels(axes: Axes, labels: Sequence[str], bars: LabelBars) -> None:
     """Some labels from top to bottom."""
     points: dict[str, Any] = {"linestyle": "none", "clip_on": False, "zorder": 3}
     rows = range(len(labels))
-    for series, colour in zip(bars.series, SERIES, strict=False):
+    count = len(bars.series)
+    for number, (series, colour) in enumerate(zip(bars.series, SERIES, strict=False)):
         values = [series.precisions[label] for label in labels]
-        if len(bars.series) == 1:
+        if count == 1:
             axes.barh(rows, values, height=0.72, color=DPP, label=series.caption)
         else:
-            axes.plot(values, rows, marker="o", color=colour, markersize=4, label=series.caption, **points)
+            beside = [row + 0.5 * (number / (count - 1) - 0.5) for row in rows]  # equal ones stay apart
+            axes.plot(
+                values, beside, marker="o", color=colour, markersize=3.5, label=series.caption, **points
+            )
     shares = [bars.shares[label] for label in labels]
     axes.plot(
         shares, rows, marker="|", color=INK, markersize=7, markeredgewidth=1.4, label=CONSTANT, **points
