@@ -28,12 +28,12 @@ BATCHES = 4  # that are encoded in a timing
 
 
 @dataclass
-class Decoded(ImageSource):
+class _Decoded(ImageSource):
     """Noise as decoded images, uint8 ``[n, 3, H, W]``."""
 
     images: Tensor
 
-    def split(self, name: Split) -> "Decoded":
+    def split(self, name: Split) -> "_Decoded":
         """All of it."""
         return self
 
@@ -94,7 +94,7 @@ def rows_of(backbone: str, batch: int, settings: Settings) -> list[Row]:
 def our_features(encoder: Encoder, images: Tensor, batch: int) -> Tensor:
     """Class tokens ``[n, D]`` as every evaluation gets them, without a cache."""
     device = str(next(encoder.parameters()).device)
-    part = Part.open(Decoded(images), "val")
+    part = Part.open(_Decoded(images), "val")
     return frozen_features(encoder, part, View(), Compute(device, batch_size=batch)).values
 
 
@@ -109,7 +109,7 @@ def plain_model(encoder: Encoder) -> VisionTransformer:
 def plain_features(model: VisionTransformer, encoder: Encoder, images: Tensor, batch: int) -> Tensor:
     """Class tokens ``[n, D]`` in a few lines of one's own."""
     device = next(model.parameters()).device
-    transform = eval_transform_of(encoder, Decoded(images))
+    transform = eval_transform_of(encoder, _Decoded(images))
     loader = DataLoader(Plain(images, transform), batch_size=batch)
     with torch.no_grad():
         return torch.cat([model.forward_features(x.to(device))[:, 0].cpu() for x in loader])
