@@ -102,8 +102,7 @@ def plain_model(encoder: Encoder) -> VisionTransformer:
     """Timm's module with the weights of an encoder."""
     model = cast(VisionTransformer, timm.create_model(encoder.backbone_name, **encoder.timm_arguments()))
     model.load_state_dict(encoder.backbone.state_dict())
-    model.to(next(encoder.parameters()).device).eval()
-    return cast(VisionTransformer, model)
+    return model.to(next(encoder.parameters()).device).eval()
 
 
 def plain_features(model: VisionTransformer, encoder: Encoder, images: Tensor, batch: int) -> Tensor:
