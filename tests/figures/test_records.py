@@ -3,7 +3,6 @@ import json
 import pytest
 
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Protocol
 from dppmask.figures.records import choose_protocol, draw_records, read_records, snake_case
 
 
@@ -59,7 +58,21 @@ def test_the_module_is_the_name_in_snake_case():
     assert {name: snake_case(name) for name in names} == names
 
 
-@pytest.mark.parametrize("protocol", ["Nothing", "Style", Protocol.__name__])
-def test_a_protocol_without_figure_says_what_is_missing(protocol):
-    with pytest.raises(UserError, match=rf"{protocol} has no figure: there is no dppmask.figures.\w+.draw"):
-        draw_records(protocol, [record(protocol)])
+@pytest.mark.parametrize("protocol", ["Nothing", "Style", "KNN"])
+def test_a_protocol_without_figure_has_its_metrics_drawn_beside_their_baselines(protocol):
+    one, two = record(protocol, value=0.4), record(protocol, seed=1, value=0.6)
+    for number, entry in enumerate((one, two)):
+        entry["subject"] = {"source": "run"}
+        entry |= {"standard_errors": {"top1": 0.1}, "baselines": {"chance": {"top1": 0.1 + number}}}
+    (axes,) = draw_records(protocol, [one, two]).axes
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(legend) == ["chance", "run, seed 0", "run, seed 1"]
+    points = {x for line in axes.lines for x in line.get_xdata()}
+    assert points >= {0.4, 0.6, 0.1}  # of the baseline, what the first record says
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["top1"]
+
+
+def test_records_without_metrics_cannot_be_drawn():
+    empty = record("KNN") | {"metrics": {}, "baselines": {}, "standard_errors": {}}
+    with pytest.raises(UserError, match="no metrics"):
+        draw_records("KNN", [empty | {"subject": {"source": None}}])

@@ -16,7 +16,7 @@ def plot(*, results: list[str], out: str, protocol: str | None = None) -> Path:
     """Draw the results of one protocol, of one or several runs.
 
     The protocol decides the figure: MultiLabel is drawn by dppmask.figures.multi_label.draw(records), and so
-    on, by the name in snake case.
+    on, by the name in snake case; metrics of a protocol without one stand beside their baselines.
 
     Args:
         results: Files that dppmask evaluate writes, or run folders; may be repeated.

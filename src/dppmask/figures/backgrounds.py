@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dppmask.data.variants import VARIANTS
 from dppmask.errors import UserError
+from dppmask.figures.series import series_names, source_of
 from dppmask.figures.style import DPP, INK, QUIET, SERIES, WIDE, new_figure, styled
 
 MATRICES = ("original", "mixed_same", "mixed_rand")  # whose confusion is drawn
@@ -61,7 +62,7 @@ def background_bars(records: Sequence[Mapping[str, Any]]) -> list[Bars]:
             f"results hold {len(records)} evaluations, and at most {len(SERIES)} can be told apart"
         )
     found = []
-    for name, record in zip(_names(records), records, strict=True):
+    for name, record in zip(series_names(records, _source), records, strict=True):
         metrics, errors = record["metrics"], record["standard_errors"]
         scored = {key: (value, errors[key]) for key, value in metrics.items()}
         values = {variant: scored[variant] for variant in VARIANTS if variant in scored}
@@ -180,13 +181,5 @@ def _matrices(record: Mapping[str, Any]) -> dict[str, Confusion]:
     return found
 
 
-def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each evaluation is called: its classifier or source, and the seed where several have the same."""
-    sources = [
-        str(record["settings"]["init_args"]["classifier"] or record["subject"]["source"] or "encoder")
-        for record in records
-    ]
-    return [
-        source if sources.count(source) == 1 else f"{source}, seed {record['seed']}"
-        for source, record in zip(sources, records, strict=True)
-    ]
+def _source(record: Mapping[str, Any]) -> str:
+    return str(record["settings"]["init_args"]["classifier"] or source_of(record))

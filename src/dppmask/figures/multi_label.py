@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dppmask.errors import UserError
+from dppmask.figures.series import series_names
 from dppmask.figures.style import DPP, INK, QUIET, SERIES, WIDE, new_figure, styled
 
 CONSTANT = "share of images with the label, which a constant score reaches"
@@ -90,15 +91,6 @@ def group_labels(precisions: Mapping[str, float]) -> dict[str, list[str]]:
     if len(groups) > 1 and len(sizes) == 1 and sizes.pop() > 1:
         return groups
     return {"": sorted(precisions, key=lambda label: -precisions[label])}
-
-
-def series_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each evaluation is called: its source, and the seed, where several have the same source."""
-    sources = [str(record["subject"]["source"] or "encoder") for record in records]
-    return [
-        source if sources.count(source) == 1 else f"{source}, seed {record['seed']}"
-        for source, record in zip(sources, records, strict=True)
-    ]
 
 
 def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) -> Figure:

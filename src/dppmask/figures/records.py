@@ -1,6 +1,6 @@
 """Records of evaluations, read from files and handed to the figure of their protocol."""
 
-import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dppmask.errors import UserError, nearest
+from dppmask.figures import scores
 
 Record = Mapping[str, Any]  # what dppmask.evaluate returns
 
@@ -60,24 +61,16 @@ def draw_records(protocol: str, records: Sequence[Record], *, figure: Figure | N
     """The figure of a protocol: function ``draw`` of the module here that has its name in snake case.
 
     ``MultiLabel`` is drawn by ``dppmask.figures.multi_label.draw(records, figure=None)``; a new figure is a
-    new module, and nothing else.
+    new module, and nothing else. A protocol without one has its metrics drawn beside their baselines.
 
     Args:
         protocol: Name of the protocol.
         records: All of that protocol, at least one, in the order of the files.
         figure: Where to draw; a new one by default.
-
-    Raises:
-        UserError: If this protocol has no figure.
     """
     path = f"dppmask.figures.{snake_case(protocol)}"
-    try:
-        draw = importlib.import_module(path).draw
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != path:
-            raise
-        raise UserError(f"{protocol} has no figure: there is no {path}.draw") from None
-    return draw(records, figure=figure)
+    module = importlib.import_module(path) if importlib.util.find_spec(path) else scores
+    return getattr(module, "draw", scores.draw)(records, figure=figure)
 
 
 def snake_case(name: str) -> str:
