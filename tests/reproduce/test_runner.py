@@ -112,7 +112,11 @@ def test_an_interrupt_lets_workers_save(work, trouble, units, tmp_path):
 def test_one_runner_per_folder(work, units, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "ORPHANS", 0.0)
     (tmp_path / "work").mkdir()
-    with locked(tmp_path / "work"), pytest.raises(UserError, match="another dppmask reproduce works in"):
+    (tmp_path / "work" / "lock").touch()
+    with (
+        locked(tmp_path / "work" / "lock"),
+        pytest.raises(UserError, match="another dppmask reproduce works in"),
+    ):
         work(units)
 
 

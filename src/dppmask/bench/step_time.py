@@ -11,7 +11,7 @@ from dppmask.bench.step import MODES, our_step
 from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Protocol, Result, Subject
-from dppmask.evaluation.mask_statistics import label_of
+from dppmask.evaluation.strategies import label_of
 from dppmask.masks import DPPMask, KDPPMask, MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import check_ratio
 from dppmask.models.encoder import Encoder

@@ -59,12 +59,17 @@ class Machine:
         """Folder of rendered images, shared by all runs."""
         return self.work / "cache"
 
+    @property
+    def lock(self) -> Path:
+        """Held while somebody works here; not the folder itself, which may hold the cells too."""
+        return self.work / "lock"
+
     def folder(self, unit: Unit) -> Path | None:
         """The run folder of a unit; None if nothing is trained."""
         return None if unit.request is None else self.work / "runs" / unit.key
 
     def environment(self, worker: int) -> dict[str, str]:
-        """Environment variables of a worker: its share of the CPU, or its GPU; a single worker sees all GPUs."""
+        """Environment variables of a worker: its share of the CPU, or its GPU; a single one sees all."""
         environment = dict(os.environ)
         if self.gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[worker % len(self.gpus)])

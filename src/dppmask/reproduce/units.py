@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from dppmask import specs
 from dppmask.errors import UserError
-from dppmask.evaluation.mask_statistics import label_of
+from dppmask.evaluation.strategies import label_of
 from dppmask.reproduce.experiments import TRAINING, Column, Experiment, Row
 from dppmask.reproduce.keys import cell_key, evaluation_identity, fingerprint, run_key, training_identity
 from dppmask.reproduce.request import Options, Request, evaluation, pretraining
