@@ -1,4 +1,5 @@
 # make demo    the whole job on the embedded default: pre-train, evaluate, draw, report (SCALE=smoke: under 2 minutes)
+# make evaluations   one pre-training and every evaluation, each number beside its baselines (SCALE=smoke: minutes)
 # make test    the test suite
 # make check   what CI runs beside the tests: format, lint, types, import contract
 # make lowest  the test suite on the lowest versions that pyproject.toml states
@@ -6,12 +7,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
-OUT ?= demo
 PYTEST_ARGS ?= -n 2
 BIN := $(VENV)/bin
 PACKAGE := --editable ".[train,fast,hub,dev]"
 
-.PHONY: demo test check format lowest bench clean
+.PHONY: demo evaluations test check format lowest bench clean
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dppmask needs Python 3.11 or newer, got %s; try make PYTHON=python3.12" % sys.version.split()[0])'
@@ -23,7 +23,10 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/python -m dppmask.demo --scale $(SCALE) --out $(OUT)
+	$(BIN)/python -m dppmask.demo --scale $(SCALE) --out $(or $(OUT),demo)
+
+evaluations: $(VENV)/installed
+	$(BIN)/python -m dppmask.chain --scale $(SCALE) --out $(or $(OUT),evaluations)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -49,4 +52,4 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/data.py
 
 clean:
-	rm -rf $(VENV) .venv-lowest demo dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lowest demo evaluations dist .mypy_cache .ruff_cache .pytest_cache

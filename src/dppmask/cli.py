@@ -42,6 +42,10 @@ COMMANDS = {
     ),
     "plot": Command("dppmask.commands.plot:main", "draw the results of one protocol, of one or several runs"),
     "bench": Command("dppmask.commands.bench:main", "measure what masks cost, alone and in the step"),
+    "backgrounds": Command(
+        "dppmask.commands.backgrounds:main", "write images with other backgrounds, for --protocol Backgrounds"
+    ),
+    "variants": Command("dppmask.commands.variants:main", "draw images with other backgrounds side by side"),
     "reproduce": Command(
         "dppmask.commands.reproduce:main", "fill in the paper's tables and figures, and report"
     ),

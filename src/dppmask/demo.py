@@ -5,17 +5,12 @@ type it, and reads what they leave behind. Called again on the same folder, it g
 """
 
 import argparse
-import contextlib
-import io
 import json
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dppmask import cli
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.evaluation.strategies import label_of
@@ -31,6 +26,7 @@ from dppmask.masks import DPPMask, MaskStrategy, RandomMask
 from dppmask.models.checkpoint import load_model
 from dppmask.models.mae import MAE
 from dppmask.training.environment import describe_environment
+from dppmask.typed import as_typed, run_command
 
 RECIPE = "mae_scenes_tiny"
 MASK_RATIO = 0.75
@@ -239,16 +235,9 @@ class Demo:
         return model.eval()
 
     def command(self, section: str, *arguments: str) -> str:
-        """Show a ``dppmask`` command, run it, and return what it printed as its result."""
-        shown = shlex.join(["dppmask", *arguments])
-        print(f"$ {shown}", file=sys.stderr, flush=True)
-        self.commands[section].append(shown)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            code = cli.main(arguments)
-        if code:
-            raise SystemExit(code)
-        return printed.getvalue()
+        """Run a ``dppmask`` command, and remember it under a section of the report."""
+        self.commands[section].append(as_typed(*arguments))
+        return run_command(*arguments)
 
 
 def measured(record: dict[str, Any], metric: str) -> Measured:

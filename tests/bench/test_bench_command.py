@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from PIL import Image
 
 from dppmask import cli
 from dppmask.bench import ibot_step, step
 from dppmask.bench.cases import EXACT, FROM_FEATURES, GREEDY, KERNEL
+from dppmask.bench.features import check_equal
 from dppmask.bench.inputs import MASKS, STRATEGIES
 from dppmask.bench.run import SECTIONS, command_line
 
@@ -73,6 +75,7 @@ def test_tables_go_to_stdout_and_progress_to_stderr(outcome):
         "A batch of masks",
         "MAE training step",
         "iBOT training step",
+        "Class tokens on",
         "Table 9",
         "Memory of a batch",
         "Floor and gap",
@@ -138,6 +141,20 @@ def test_shares_of_the_ibot_step(rows):
         share = float(row["mask_ms"]) / float(row["median_ms"])
         assert float(row["share"]) == pytest.approx(share, rel=0.01, abs=1e-4)
         assert int(row["crops"]) == 2 * int(row["batch"])
+
+
+def test_features_are_timed_beside_a_plain_loop(rows):
+    ours, theirs = rows["features"]
+    assert (ours["implementation"], theirs["implementation"]) == ("dppmask", "timm loop")
+    assert ours["images"] == theirs["images"] == "8"
+    assert float(theirs["ratio"]) == pytest.approx(
+        float(ours["median_ms"]) / float(theirs["median_ms"]), rel=0.02
+    )
+
+
+def test_different_features_are_not_timed():
+    with pytest.raises(RuntimeError, match=r"our features and timm's differ by 1; nothing was measured"):
+        check_equal(torch.zeros(2, 3), torch.eye(2, 3))
 
 
 def test_growth_is_measured_in_all_three_directions(rows):

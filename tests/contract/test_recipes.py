@@ -100,6 +100,9 @@ STORED = {
         folder, [f"train/{name}/1.png" for name in read_class_list("imagenet100")]
     ),
     "data/hub": lambda folder: write_images(folder, [f"{number}.png" for number in range(8)]),
+    "data/in9": lambda folder: write_images(
+        folder, [f"original/train/0{number % 2}_class/{number}.JPEG" for number in range(8)]
+    ),
     "data/coco": partial(export, format="coco"),
     "data/clevr": partial(export, format="clevr"),
 }

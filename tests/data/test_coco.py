@@ -95,6 +95,7 @@ def test_objects_are_polygons_and_runs_but_no_crowds(tmp_path):
     assert torch.equal(source[0].objects, torch.stack([square(1, 2, 3), square(2, 3, 2)]))
     assert source[1].objects.shape == (0, HEIGHT, WIDTH)
     assert torch.equal(source[2].objects, (square(0, 0, 2) | square(3, 5, 3))[None])
+    assert [source.split("train").object_labels(i) for i in range(3)] == [[1, 0], [], [2]]
 
 
 def test_official_files_of_both_years_and_any_other_place(tmp_path):

@@ -56,7 +56,7 @@ def jobs(settings: Settings) -> Iterator[Job]:
 
 
 def rows_of(backbone: str, batch: int, settings: Settings) -> list[Row]:
-    """A row a mask; ``share`` and ``over_random`` as for MAE."""
+    """A row a mask; ``share``, ``cpu_share`` and ``over_random`` as for MAE."""
     mode = MODES[settings.device.type][OURS]
     with seeded(0, device=settings.device):
         model = settings.ibot(backbone).to(settings.device)

@@ -101,6 +101,23 @@ def _draw_shares(axes: Axes, rows: Sequence[AnyRow]) -> None:
 
 
 @styled()
+def draw_features(rows: Sequence[AnyRow]) -> Figure:
+    """Images per second of ours and of a plain loop, for each backbone and batch."""
+    figure = new_figure(WIDE, 0.3 * len(rows) + 0.9)
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(rows)):
+        axes.barh(place, row["images_per_second"], color=DPP if is_ours(row["implementation"]) else QUIET)
+        ends = [1e3 * row["images"] / row[name] for name in ("high_ms", "low_ms")]
+        axes.plot(ends, [place, place], color=INK, linewidth=1.0)
+    names = [f"{row['backbone']}, batch {row['batch']}: {row['implementation']}" for row in rows]
+    axes.set_yticks(range(len(rows)), list(reversed(names)))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("images per second")
+    axes.set_title(f"features on {hardware(rows[0])}")
+    return figure
+
+
+@styled()
 def draw_scaling(rows: Sequence[AnyRow]) -> Figure:
     """Cost against patches, visible patches and batch, with the growth that is promised."""
     figure = new_figure(WIDE, 2.9)

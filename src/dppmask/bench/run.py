@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from dppmask.bench import ibot_step, masks, memory, plots, scaling, step, tables
+from dppmask.bench import features, ibot_step, masks, memory, plots, scaling, step, tables
 from dppmask.bench.arithmetic import Machine
 from dppmask.bench.device import measure_machine, rate_columns
 from dppmask.bench.floors import run_floors
@@ -46,6 +46,9 @@ SECTIONS = {
     "masks": Section(lambda s, _: masks.jobs(s), plots.draw_masks, lambda rows: [tables.masks_table(rows)]),
     "step": Section(step.jobs, plots.draw_step, lambda rows: [tables.step_table(rows), table9(rows)]),
     "ibot": Section(lambda s, _: ibot_step.jobs(s), plots.draw_step, lambda rows: [tables.ibot_table(rows)]),
+    "features": Section(
+        lambda s, _: features.jobs(s), plots.draw_features, lambda rows: [tables.features_table(rows)]
+    ),
     "scaling": Section(lambda s, _: scaling.jobs(s), plots.draw_scaling, lambda rows: []),
     "memory": Section(
         lambda s, _: memory.jobs(s), plots.draw_memory, lambda rows: [tables.memory_table(rows)]
@@ -70,12 +73,12 @@ def bench(
 
     Args:
         sections: masks (alone, against rivals), step and ibot (the training step of MAE, and of iBOT, with
-            each mask), scaling (growth in patches, visible patches and batch), memory; may be repeated, all
-            of them by default.
+            each mask), features (their extraction, against a plain loop over timm's model), scaling (growth
+            in patches, visible patches and batch), memory; may be repeated, all of them by default.
         backbone: timm architectures of the step, several are taken in turn; the first also decides how long
             the features of the masks are. ViT-S/16 by default.
-        batch_size: Images per batch, several are taken in turn. By default 64 for masks, 4 for steps of MAE
-            and 2 of iBOT on a CPU; 256, and 64 of iBOT, on a GPU.
+        batch_size: Images per batch, several are taken in turn. By default on a CPU 64 for masks, 4 for steps
+            of MAE and 2 of iBOT, 8 for features; on a GPU 256, but 64 for iBOT.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         mask_ratio: Share of hidden patches.
         image_size: Side of the images in pixels, or (height, width).

@@ -14,6 +14,7 @@ from dppmask.models.mae import MAE
 
 MASK_BATCH = {"cpu": 64, "cuda": 256}
 STEP_BATCH = {"cpu": 4, "cuda": 256}
+FEATURE_BATCH = {"cpu": 8, "cuda": 256}
 IBOT_BATCH = {"cpu": 2, "cuda": 64}
 LIMIT = 30.0  # seconds for what is timed in turns
 
@@ -64,6 +65,10 @@ class Settings:
         """Batches in which steps of iBOT are timed: each image is seen in a dozen crops."""
         return self.batch_sizes or ((1,) if self.quick else (IBOT_BATCH[self.device.type],))
 
+    def feature_batches(self) -> tuple[int, ...]:
+        """Batches in which features are extracted."""
+        return self.batch_sizes or ((2,) if self.quick else (FEATURE_BATCH[self.device.type],))
+
     @property
     def warmup(self) -> int:
         """Untimed calls before."""
@@ -81,8 +86,15 @@ class Settings:
         Raises:
             UserError: If the architecture or a size does not fit.
         """
-        encoder = Encoder(backbone, image_size=self.image_size, patch_size=self.patch_size)
-        return MAE(encoder, **self.decoder)
+        return MAE(self.encoder(backbone), **self.decoder)
+
+    def encoder(self, backbone: str) -> Encoder:
+        """A new encoder.
+
+        Raises:
+            UserError: If the architecture or a size does not fit.
+        """
+        return Encoder(backbone, image_size=self.image_size, patch_size=self.patch_size)
 
     def ibot(self, backbone: str) -> IBOT:
         """A new iBOT for the step, with local crops of 3/7 of the image's side (96 of 224 pixels).

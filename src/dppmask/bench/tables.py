@@ -27,6 +27,7 @@ STEP_COLUMNS = (
     Column("spread", "20 % to 80 %"),
     Column("mask_ms", "mask, ms", digits=2),
     Column("share", "share, %", scale=100, digits=2),
+    Column("cpu_share", "share of CPU, %", scale=100, digits=2),
     Column("budget", "budget"),
     Column("over_random", "over random, %", scale=100, digits=1),
     Column("ratio", f"over {RIVAL}", digits=3),
@@ -109,6 +110,7 @@ def _step_cells(row: AnyRow) -> dict[str, Cell]:
         "median_ms",
         "mask_ms",
         "share",
+        "cpu_share",
         "over_random",
         "ratio",
         "matmul_share",
@@ -122,12 +124,12 @@ def _step_cells(row: AnyRow) -> dict[str, Cell]:
 
 def ibot_table(rows: Sequence[AnyRow]) -> Table:
     """The training step of iBOT with each mask, and the share of the mask."""
-    keys = ("backbone", "batch", "mask", "median_ms", "spread", "mask_ms", "share", "budget", "over_random")
+    keys = ("backbone", "batch", "mask", "median_ms", "spread", "mask_ms", "share", "cpu_share", "budget")
     cells = [{**row, "spread": _spread(row), "budget": _budget(_ibot_budget(row))} for row in rows]
     note = (
         "Masks of global crops, of which half stay whole and the others hide 10 to 50 %. Purged masks are "
         "DPP masks as users get them, greedy ones purge nothing and are the dearest; they and exact ones "
-        f"compare the teacher's tokens. Share and over random as for MAE. {_modes(rows)}"
+        f"compare the teacher's tokens. Shares: the mask alone over the step with it. {_modes(rows)}"
     )
     return Table(
         [column for column in STEP_COLUMNS if column.key in keys],
@@ -151,6 +153,23 @@ def _modes(rows: Sequence[AnyRow]) -> str:
         row["implementation"]: row["dtype"] + (", compiled" if row["compiled"] else ", eager") for row in rows
     }
     return "; ".join(f"{name}: {mode}" for name, mode in modes.items()) + "."
+
+
+def features_table(rows: Sequence[AnyRow]) -> Table:
+    """Feature extraction, ours and a plain loop."""
+    columns = (
+        Column("backbone", "features"),
+        Column("batch", "batch", digits=0),
+        Column("implementation", "by"),
+        Column("images_per_second", "images/s"),
+        Column("median_ms", "ms", digits=1),
+        Column("spread", "20 % to 80 %"),
+        Column("ratio", "ours / theirs", digits=3),
+        Column("cpu_ratio", "of processor time", digits=3),
+    )
+    cells = [{**row, "spread": _spread(row)} for row in rows]
+    note = "Decoded images, the same transform, loader and weights; float32, no workers."
+    return Table(columns, cells, title=f"Class tokens on {hardware(rows[0])}", note=note)
 
 
 def memory_table(rows: Sequence[AnyRow]) -> Table:

@@ -110,6 +110,10 @@ class _COCOPart(ImageFiles):
         labels = torch.from_numpy(self.annotations.labels[position].copy())
         return Sample(image, labels=labels, objects=self._objects(position, image), sample_id=position)
 
+    def object_labels(self, index: int) -> list[int]:
+        """The category of each of the objects of an image, in their order."""
+        return self.annotations.object_labels(index)
+
     def _objects(self, position: int, image: Tensor) -> Tensor | None:
         if not self.objects:
             return None

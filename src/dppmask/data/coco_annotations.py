@@ -27,6 +27,7 @@ class Annotations:
         sizes: int64 ``[n, 2]``, height and width of each image.
         labels: bool ``[n, L]``, which categories have an annotation in each image, crowds included.
         spans: int64 ``[a, 2]``, first and last byte of the annotations that are no crowds, image by image.
+        categories: int64 ``[a]``, the category of each of these annotations, as a column of ``labels``.
         first: int64 ``[n + 1]``, the first of each image's ``spans``.
     """
 
@@ -36,7 +37,12 @@ class Annotations:
     sizes: NDArray[np.int64]
     labels: NDArray[np.bool_]
     spans: NDArray[np.int64]
+    categories: NDArray[np.int64]
     first: NDArray[np.int64]
+
+    def object_labels(self, index: int) -> list[int]:
+        """The category of each object of an image."""
+        return self.categories[self.first[index] : self.first[index + 1]].tolist()
 
     def objects(self, index: int) -> Tensor:
         """The pixels of each object of an image, bool ``[num_objects, H, W]``; crowds are no objects.
@@ -120,6 +126,7 @@ class _Contents:
             np.array(self.sizes, dtype=np.int64).reshape(-1, 2)[kept],
             labels[kept],
             table[objects, 3:],
+            category[objects],
             np.concatenate([[0], counts[kept].cumsum()]),
         )
 

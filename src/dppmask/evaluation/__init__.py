@@ -1,6 +1,7 @@
 """How good an encoder or a mask is: protocols, each with its baselines, on frozen features and on masks."""
 
 from dppmask.evaluation.alignment import Alignment
+from dppmask.evaluation.backgrounds import Backgrounds
 from dppmask.evaluation.base import Compute, Part, Protocol, Result, Subject
 from dppmask.evaluation.clustering import Clustering
 from dppmask.evaluation.extract import extract
@@ -17,6 +18,7 @@ from dppmask.evaluation.run import evaluate
 __all__ = [
     "KNN",
     "Alignment",
+    "Backgrounds",
     "Clustering",
     "Compute",
     "Finetune",

@@ -124,6 +124,11 @@ def frozen(network: nn.Module, compute: Compute) -> Iterator[None]:
             module.training = training
 
 
+def first_images(part: Part, count: int | None) -> range:
+    """Indices of the first ``count`` images of a part, or of all that there are."""
+    return range(len(part.images) if count is None else min(count, len(part.images)))
+
+
 def part_batches(
     part: Part, transform: EvalTransform, compute: Compute, title: str, *, among: range | None = None
 ) -> Iterator[Batch]:

@@ -8,7 +8,13 @@ from torch import Tensor
 from dppmask.data.base import ImageSource
 from dppmask.data.transforms import EvalTransform
 from dppmask.evaluation.base import Part, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches, resize_ratio_of
+from dppmask.evaluation.features import (
+    eval_transform_of,
+    first_images,
+    frozen,
+    part_batches,
+    resize_ratio_of,
+)
 from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches
 from dppmask.masks import MaskContext, Tokens
 from dppmask.models.encoder import Encoder
@@ -94,7 +100,7 @@ def measured_batches(
     """
     compute = subject.compute
     knows_objects = part.images[0].objects is not None
-    among = None if count is None else range(min(count, len(part.images)))
+    among = first_images(part, count)
     for batch in part_batches(part, view.transform, compute, "masks", among=among):
         images = batch.images.to(compute.device)
         context = make_context(images, view.grid, subject, needs)

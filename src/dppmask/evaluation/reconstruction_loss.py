@@ -9,7 +9,7 @@ from torch import Tensor
 from dppmask.data.base import ImageSource, Split
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
-from dppmask.evaluation.features import eval_transform_of, frozen, part_batches
+from dppmask.evaluation.features import eval_transform_of, first_images, frozen, part_batches
 from dppmask.evaluation.mask_measures import ratio
 from dppmask.masks import MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import check_ratio
@@ -72,9 +72,8 @@ class ReconstructionLoss(Protocol):
     def _losses(self, model: MAE, part: Part, subject: Subject, seed: int) -> Iterator[Tensor]:
         """The loss of each image, float64 ``[B]``, batch by batch."""
         mask, compute = self.mask or RandomMask(), replace(subject.compute, batch_size=self.batch_size)
-        batches = part_batches(
-            part, eval_transform_of(model.encoder), compute, "reconstruction", count=self.num_images
-        )
+        transform, among = eval_transform_of(model.encoder, part.images), first_images(part, self.num_images)
+        batches = part_batches(part, transform, compute, "reconstruction", among=among)
         with frozen(model, compute):
             for index, batch in enumerate(batches):
                 context = model.context(batch.images.to(compute.device))

@@ -16,6 +16,7 @@ import timm
 import torch
 import yaml
 from huggingface_hub import try_to_load_from_cache
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from dppmask.errors import UserError, nearest, short_reason
@@ -147,6 +148,24 @@ def _read_folder(folder: Path) -> Weights:
 
 def _read_published(name: str) -> Weights:
     """A timm name with a tag, from the local Hugging Face cache."""
+    config, file = published(name)
+    model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": file})
+    state = official.method_state(model.state_dict())
+    arguments = {
+        "backbone": name.partition(".")[0],
+        "image_size": config.input_size[1:],
+        "patch_size": state["encoder.backbone.patch_embed.proj.weight"].shape[-1],
+        "position": "learned",
+    }
+    return Weights(arguments, state, (tuple(config.mean), tuple(config.std)))
+
+
+def published(name: str) -> tuple[PretrainedCfg, str]:
+    """What timm says about a name with a tag, and its weights in the local Hugging Face cache.
+
+    Raises:
+        UserError: If there are no such weights, or they are not there.
+    """
     config = timm.get_pretrained_cfg(name) if name in timm.list_pretrained() else None
     if config is None or not config.hf_hub_id:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
@@ -158,15 +177,7 @@ def _read_published(name: str) -> Weights:
             f"the weights {name} are not in the local Hugging Face cache and nothing is downloaded here; "
             f"fetch them with: hf download {repository} model.safetensors"
         )
-    model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": file})
-    state = official.method_state(model.state_dict())
-    arguments = {
-        "backbone": name.partition(".")[0],
-        "image_size": config.input_size[1:],
-        "patch_size": state["encoder.backbone.patch_embed.proj.weight"].shape[-1],
-        "position": "learned",
-    }
-    return Weights(arguments, state, (tuple(config.mean), tuple(config.std)))
+    return config, file
 
 
 def _with_exported(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -85,8 +85,9 @@ def run_units(
 
 
 def missing(unit: Unit, cells: Cells) -> list[Evaluation]:
-    """The evaluations of a unit without a cell."""
-    return [evaluation for evaluation in unit.evaluations.values() if evaluation.key not in cells]
+    """The evaluations of a unit without a cell, in the order in which to do them."""
+    lacking = [evaluation for evaluation in unit.evaluations.values() if evaluation.key not in cells]
+    return sorted(lacking, key=lambda evaluation: evaluation.place)
 
 
 def commands(unit: Unit, evaluation: Evaluation) -> list[str]:
