@@ -43,7 +43,7 @@ def killed_in_the_middle(units, cells, machine):
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    with locked(machine.work, patience=PATIENCE):  # free once the worker has noticed
+    with locked(machine.lock, patience=PATIENCE):  # free once the worker has noticed
         pass
 
 

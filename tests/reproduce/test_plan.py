@@ -46,7 +46,7 @@ def test_data_to_bring_is_named(experiment, scale, tmp_path):
     scale = replace(
         scale,
         pretrain={"mae": scale.pretrain["mae"].then(Request((), {"data": photos}))},
-        images={"photos": 126_689},
+        images={"mae": 126_689},
     )
     job = job_of(experiment, scale)
     text = plan([job], merged([job]), scale, Cells(tmp_path / "c"), Machine(tmp_path))

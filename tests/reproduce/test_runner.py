@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from dppmask.errors import UserError
 from dppmask.reproduce import pool, runner
 from dppmask.reproduce.cells import Cells, locked
+from dppmask.reproduce.experiments import experiment_of
 from dppmask.reproduce.machine import Machine
+from dppmask.reproduce.request import Request
 from dppmask.reproduce.runner import missing, run_units
 from dppmask.reproduce.units import job_of, merged
 
@@ -86,8 +89,8 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(work, trouble, units, tm
     assert not missing(units[1], cells)
 
 
-def test_a_worker_that_dies_takes_one_unit_with_it(work, trouble, units):
-    first, second = units[0].evaluations
+def test_a_worker_that_dies_takes_one_unit_with_it(work, trouble, units, tmp_path):
+    first, second = (e.key for e in missing(units[0], Cells(tmp_path / "none")))
     trouble({second: "die"})
     progress, cells = work(units, jobs=1)
     assert first in cells
@@ -112,13 +115,15 @@ def test_an_interrupt_lets_workers_save(work, trouble, units, tmp_path):
 def test_one_runner_per_folder(work, units, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "ORPHANS", 0.0)
     (tmp_path / "work").mkdir()
-    with locked(tmp_path / "work"), pytest.raises(UserError, match="another dppmask reproduce works in"):
+    (tmp_path / "work" / "lock").touch()
+    with (
+        locked(tmp_path / "work" / "lock"),
+        pytest.raises(UserError, match="another dppmask reproduce works in"),
+    ):
         work(units)
 
 
 def test_data_that_lies_nowhere_is_an_error_before_anything_starts(content, scale, work, tmp_path):
-    from dppmask.reproduce.experiments import experiment_of
-
     folder = {"class_path": "dppmask.data.folder.ImageFolder", "init_args": {"root": "${photos}"}}
     content["rows"]["dpp"]["pretrain"]["data"] = folder
     units = merged([job_of(experiment_of("table0", content, where=""), scale)])
@@ -130,3 +135,33 @@ def test_data_that_lies_nowhere_is_an_error_before_anything_starts(content, scal
     here = Machine(tmp_path, data_roots={"photos": "/p"})
     task = here.task(units[1], missing(units[1], Cells(tmp_path / "none")))
     assert task["pretrain"]["data"]["init_args"]["root"] == "/p"
+
+
+def test_the_training_is_read_first_and_an_evaluation_finds_what_another_left(experiment, scale, tmp_path):
+    left = Request((), {"protocol": {"init_args": {"classifier": "${run}/finetune"}}})
+    later = {"protocol": {"class_path": "dppmask.evaluation.backgrounds.Backgrounds"}}
+    later |= {"data": scale.evaluate["knn"].options["data"]}
+    evaluate = {**scale.evaluate, "finetune": Request((), later).then(left)}
+    unit = merged([job_of(experiment, replace(scale, evaluate=evaluate))])[0]
+    wanted = missing(unit, Cells(tmp_path / "none"))
+    assert [evaluation.name for evaluation in wanted] == ["training", "knn", "finetune"]
+    here = Machine(tmp_path)
+    options = here.task(unit, wanted)["evaluations"][2]["options"]
+    assert options["protocol"]["init_args"]["classifier"] == f"{here.folder(unit)}/finetune"
+    assert "${run}" in str(wanted[2].identity)
+
+
+def test_each_worker_has_its_gpu_and_a_single_one_has_all(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pair = Machine(tmp_path, jobs=3, gpus=(0, 1))
+    assert [pair.environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(3)] == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in Machine(tmp_path, jobs=1, gpus=(0, 1)).environment(0)
+    assert Machine(tmp_path, jobs=2).environment(0)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_run_on_several_devices_needs_all_of_them(experiment, scale, tmp_path):
+    wide = {"mae": scale.pretrain["mae"].then(Request((), {"devices": 2}))}
+    unit = merged([job_of(experiment, replace(scale, pretrain=wide))])[0]
+    with pytest.raises(UserError, match="takes 2 devices, and each of 2 jobs has one; use --jobs 1"):
+        Machine(tmp_path, jobs=2).task(unit, [])
+    assert Machine(tmp_path, jobs=2, launch=("srun",)).task(unit, [])["launch"] == ["srun"]

@@ -74,17 +74,17 @@ class Cells:
 
 
 @contextmanager
-def locked(folder: Path, *, patience: float = math.inf) -> Iterator[int]:
-    """Hold a folder; it becomes free when every process that has inherited the file descriptor is gone.
+def locked(path: Path, *, patience: float = math.inf) -> Iterator[int]:
+    """Hold a file or folder; it is free again when every process that inherited the descriptor is gone.
 
     Args:
-        folder: It exists.
+        path: It exists.
         patience: Seconds to wait for somebody else.
 
     Raises:
         BlockingIOError: If somebody else holds it for longer.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     deadline = time.monotonic() + patience
     try:
         while True:

@@ -14,6 +14,7 @@ from dppmask.reproduce.request import Options
 from dppmask.reproduce.units import Evaluation, Unit
 
 SAVE_LAST_EVERY = 50  # optimiser steps that a kill may cost
+RUN = "${run}"  # in an argument of a protocol: the run folder
 _DATA_SET = re.compile(r"\$\{(\w+)\}")
 
 
@@ -59,12 +60,17 @@ class Machine:
         """Folder of rendered images, shared by all runs."""
         return self.work / "cache"
 
+    @property
+    def lock(self) -> Path:
+        """Held while somebody works here; not the folder itself, which may hold the cells too."""
+        return self.work / "lock"
+
     def folder(self, unit: Unit) -> Path | None:
         """The run folder of a unit; None if nothing is trained."""
         return None if unit.request is None else self.work / "runs" / unit.key
 
     def environment(self, worker: int) -> dict[str, str]:
-        """Environment variables of a worker: its share of the CPU, or its GPU; a single one sees all GPUs."""
+        """Environment variables of a worker: its share of the CPU, or its GPU; a single one sees all."""
         environment = dict(os.environ)
         if self.gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[worker % len(self.gpus)])
@@ -90,7 +96,8 @@ class Machine:
             "folder": folder and str(folder),
             "pretrain": self._pretraining(unit.options) if folder else None,
             "evaluations": [
-                {"key": e.key, "options": self._evaluation(e.options) if e.request else None} for e in missing
+                {"key": e.key, "options": self._evaluation(e.options, folder) if e.request else None}
+                for e in missing
             ],
             "seed": unit.seed,
             "device": "cuda" if self.gpus else "cpu",
@@ -107,8 +114,12 @@ class Machine:
         }
         return {**options, **local}
 
-    def _evaluation(self, options: Options) -> Options:
-        return {**options, "num_workers": self.num_workers, "data": self._data(options["data"])}
+    def _evaluation(self, options: Options, folder: Path | None) -> Options:
+        arguments = options["protocol"].get("init_args") or {}
+        own = {name: _in_run(value, folder) for name, value in arguments.items()}
+        protocol = {**options["protocol"], "init_args": own}
+        data = self._data(options["data"])
+        return {**options, "num_workers": self.num_workers, "protocol": protocol, "data": data}
 
     def _data(self, spec: Any) -> Any:
         """A data source with the folders of this machine."""
@@ -126,3 +137,8 @@ class Machine:
                     f'the folder of data set {name} is not known; give --data_roots \'{{"{name}": "PATH"}}\''
                 )
         return _DATA_SET.sub(lambda match: self.data_roots[match[1]], value)
+
+
+def _in_run(value: Any, folder: Path | None) -> Any:
+    """The argument of a protocol; "${run}" stands for the run folder."""
+    return value.replace(RUN, str(folder)) if isinstance(value, str) else value

@@ -129,16 +129,13 @@ def batch_of(options: Mapping[str, Any]) -> int:
 def num_images(unit: Unit, scale: Scale) -> int | None:
     """Training images of a unit's data, without opening it; None where nobody says."""
     arguments = unit.options["data"].get("init_args") or {}
-    if "train_size" in arguments:
-        return arguments["train_size"]
-    names = data_sets([unit])
-    return scale.images.get(names[0]) if names else None
+    return arguments.get("train_size", scale.images.get(unit.method or ""))
 
 
 def data_sets(units: Iterable[Unit]) -> list[str]:
     """Names of the data sets that units read and that are not rendered."""
     texts = str([[unit.options, *(e.options for e in unit.evaluations.values())] for unit in units])
-    return sorted(set(re.findall(r"\$\{(\w+)\}", texts)))
+    return sorted(set(re.findall(r"\$\{(\w+)\}", texts)) - {"run"})
 
 
 def _speed(method: str, scale: Scale, cells: Cells) -> float | None:

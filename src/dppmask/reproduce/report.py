@@ -91,7 +91,9 @@ def _progress(job: Job, cells: Cells) -> str:
     done = sum(key in cells for key in keys)
     seeds = sorted({seed for _, seed in job.units})
     state = "All" if done == len(keys) else f"{done} of"
-    return f"{state} {len(keys)} cells are measured; seeds {', '.join(map(str, seeds))}."
+    return (
+        f"{state} {len(keys)} cells are measured; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+    )
 
 
 def _commands(job: Job) -> list[str]:

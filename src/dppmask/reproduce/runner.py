@@ -65,10 +65,11 @@ def run_units(
         UserError: If another runner works in the same folder, or a data set's folder is not known.
     """
     machine.work.mkdir(parents=True, exist_ok=True)
+    machine.lock.touch()
     progress = Progress([unit for unit in units if missing(unit, cells)])
     tasks = {unit.key: machine.task(unit, missing(unit, cells)) for unit in progress.todo}
     try:
-        with locked(machine.work, patience=ORPHANS) as lock, Pool(machine, lock) as pool:
+        with locked(machine.lock, patience=ORPHANS) as lock, Pool(machine, lock) as pool:
             while progress.todo or pool.busy():
                 while progress.todo and (worker := pool.idle()):
                     _begin(worker, progress.todo.pop(0), tasks, progress)
@@ -84,8 +85,9 @@ def run_units(
 
 
 def missing(unit: Unit, cells: Cells) -> list[Evaluation]:
-    """The evaluations of a unit without a cell."""
-    return [evaluation for evaluation in unit.evaluations.values() if evaluation.key not in cells]
+    """The evaluations of a unit without a cell, in the order in which to do them."""
+    lacking = [evaluation for evaluation in unit.evaluations.values() if evaluation.key not in cells]
+    return sorted(lacking, key=lambda evaluation: evaluation.place)
 
 
 def commands(unit: Unit, evaluation: Evaluation) -> list[str]:

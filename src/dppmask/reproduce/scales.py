@@ -38,7 +38,7 @@ class Scale:
         sweeps: Name of an option that an experiment sweeps → its values.
         speeds: Name of a method → its measured speed.
         seconds: Name of an evaluation → measured seconds.
-        images: Name of a data set → its training images, for the plan.
+        images: Name of a method → its training images, for the plan, where its data do not say.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dppmask import specs
 from dppmask.errors import UserError
@@ -11,7 +12,7 @@ from dppmask.reproduce.keys import cell_key, evaluation_identity, fingerprint, r
 from dppmask.reproduce.request import Options, Request, evaluation, pretraining
 from dppmask.reproduce.scales import Scale
 
-OWN = "own"  # in an evaluation's protocol: the run's option of the same name, or its mask among the masks
+OWN = "own"  # in an evaluation: the run's option of the same name, its mask among masks, its size of images
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Evaluation:
     Attributes:
         name: Its name in the scale; "training".
         key: Of the cell.
+        place: Its place among the evaluations of a run, the training first: one may read what another left.
         request: What one would type; None for the training itself.
         options: Every option as plain data.
         identity: What decides its numbers.
@@ -28,6 +30,7 @@ class Evaluation:
 
     name: str
     key: str
+    place: int = 0
     request: Request | None = None
     options: Options = field(default_factory=dict)
     identity: Options = field(default_factory=dict)
@@ -101,7 +104,8 @@ def job_of(experiment: Experiment, scale: Scale) -> Job:
         UserError: If a recipe is missing or an option is wrong, naming the row.
     """
     experiment = swept(experiment, scale)
-    names = sorted({c.evaluation for c in experiment.columns.values()} & scale.evaluate.keys())
+    wanted = {column.evaluation for column in experiment.columns.values()}
+    names = [name for name in scale.evaluate if name in wanted]
     units = {}
     for row in experiment.rows.values():
         for seed in scale.seeds:
@@ -172,29 +176,35 @@ def _evaluations(
         request = _owned(scale.evaluate[name], run)
         options = evaluation(request)
         identity = evaluation_identity(options)
-        return Evaluation(name, cell_key(key, identity, seed), request, options, identity)
+        place = 1 + list(scale.evaluate).index(name)
+        return Evaluation(name, cell_key(key, identity, seed), place, request, options, identity)
 
     return {found.key: found for found in map(one, names)}
 
 
 def _owned(request: Request, run: Options) -> Request:
-    """A request with "own" in its protocol's arguments replaced by what the run has.
+    """A request with "own" in the arguments of its protocol and data replaced by what the run has.
 
     Raises:
         UserError: If the run has no such option, or a pair where one number is needed.
     """
-    protocol = request.options.get("protocol", {})
-    arguments = dict(protocol.get("init_args") or {})
-    for name, value in arguments.items():
-        if name == "masks" and isinstance(value, list) and OWN in value:
-            arguments[name] = [run["mask"] if item == OWN else item for item in value]
-        elif value == OWN:
-            if not isinstance(run.get(name), int | float | str):
-                raise UserError(
-                    f"protocol.{name} cannot be the run's own, which is {run.get(name)!r}; give a value"
-                )
-            arguments[name] = run[name]
-    return replace(request, options={**request.options, "protocol": {**protocol, "init_args": arguments}})
+    options = dict(request.options)
+    for option in ("protocol", "data"):
+        if arguments := (options.get(option) or {}).get("init_args"):
+            own = {name: _own(f"{option}.{name}", name, value, run) for name, value in arguments.items()}
+            options[option] = {**options[option], "init_args": own}
+    return replace(request, options=options)
+
+
+def _own(option: str, name: str, value: Any, run: Options) -> Any:
+    if name == "masks" and isinstance(value, list):
+        return [run["mask"] if item == OWN else item for item in value]
+    if value != OWN:
+        return value
+    found = run.get("image_size" if name == "size" else name)
+    if not isinstance(found, int | float):
+        raise UserError(f"{option} cannot be the run's own, which is {found!r}; give a value")
+    return found
 
 
 def _metric(column: Column, run: Options) -> str:
