@@ -9,10 +9,17 @@ from dppmask.reproduce.run import reproduce
 
 
 def main(arguments: list[str]) -> str:
-    """Reproduce; the report's path, or the plan, goes to stdout. What stands before the options are names."""
+    """Reproduce; the report's path, or the plan, goes to stdout. What stands before the options are names.
+
+    Raises:
+        KeyboardInterrupt: If it was stopped.
+    """
     names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
     options = OptionParser("dppmask reproduce NAME …", reproduce, skip={"names"}).parse(
         arguments[len(names) :]
     )
     with contextlib.redirect_stdout(sys.stderr):
-        return reproduce(names, **options)
+        try:
+            return reproduce(names, **options)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped early; the same command goes on") from None
