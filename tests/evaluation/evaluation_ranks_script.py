@@ -9,17 +9,28 @@ from coloured_images import Coloured, tiny_encoder
 
 from dppmask.data.scenes import Scenes
 from dppmask.evaluation import ranks
+from dppmask.evaluation.alignment import Alignment
+from dppmask.evaluation.backgrounds import Backgrounds
 from dppmask.evaluation.clustering import Clustering
 from dppmask.evaluation.knn import KNN
 from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
+from dppmask.evaluation.mask_statistics import MaskStatistics
+from dppmask.evaluation.multilabel import MultiLabel
 from dppmask.evaluation.run import evaluate
+from dppmask.masks import RandomMask
 
 PROTOCOLS = [
     KNN(k=[3], baselines=["random_encoder"]),
     LinearFast(baselines=[]),
     Linear(epochs=2, warmup_epochs=1, batch_size=8, baselines=[]),
     Clustering(restarts=1, baselines=[]),
+]
+OF_SCENES = [
+    LinearFast(baselines=[]),
+    MultiLabel(baselines=[]),
+    Alignment([RandomMask()], mask_ratios=[0.5], num_masks=2, num_images=5, num_clouds=0),
+    MaskStatistics(masks=[RandomMask()], num_images=5),
 ]
 
 
@@ -29,7 +40,9 @@ def records(devices: int) -> list[dict]:
     options = {"device": "cpu", "devices": devices, "batch_size": 4, "seed": 3}
     found = [evaluate(tiny_encoder(), protocol, data, **options) for protocol in PROTOCOLS]
     several = Scenes(size=32, train_size=9, val_size=5)
-    return [*found, evaluate(tiny_encoder(), LinearFast(baselines=[]), several, **options)]
+    found += [evaluate(tiny_encoder(), protocol, several, **options) for protocol in OF_SCENES]
+    one_object = Scenes(size=32, task="single", train_size=24, val_size=9)
+    return [*found, evaluate(tiny_encoder(), Backgrounds(baselines=[]), one_object, **options)]
 
 
 def check_gathering() -> None:

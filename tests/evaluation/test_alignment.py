@@ -76,10 +76,12 @@ def test_numbers_are_those_of_a_loop_over_images_and_masks(encoder, scenes):
         for name, values in {
             "kept_l2": alignment[~lost],
             "lost_l2": alignment[lost],
-            "lost_minus_kept_l2": torch.tensor(differences),
         }.items():
             assert len(values) > 0
             assert result.metrics[f"{label}/{name}"] == pytest.approx(values.mean().item(), rel=1e-3)
+        if label.startswith("Random"):  # DPP masks lose too few objects for a difference within images
+            found = result.metrics[f"{label}/lost_minus_kept_l2"]
+            assert found == pytest.approx(torch.tensor(differences).mean().item(), rel=1e-3)
 
 
 @dataclass

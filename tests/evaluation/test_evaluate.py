@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from coloured_images import Coloured, Lamps, Unlabelled, tiny_encoder
 
 from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
-from dppmask.evaluation import KNN, Clustering, LinearFast, LinearSweep, MaskStatistics, evaluate, extract
+from dppmask.evaluation import (
+    KNN,
+    Clustering,
+    LinearFast,
+    LinearSweep,
+    MaskStatistics,
+    MultiLabel,
+    evaluate,
+    extract,
+)
 from dppmask.models.checkpoint import save_encoder
 from dppmask.specs import build
 
@@ -145,3 +155,12 @@ def test_names_are_files_where_there_are_files(tmp_path, run):
         (tmp_path / f"{index}.png").touch()
     names = np.load(extract(run, Files(3), tmp_path / "table.npz"))["names"]
     assert names.tolist() == [str(tmp_path / f"{index}.png") for index in range(3)]
+
+
+@pytest.mark.parametrize(("protocol", "task"), [(KNN(k=(2,)), "single"), (MultiLabel(), "multi")])
+def test_without_data_the_built_in_scenes_that_suit_the_protocol(monkeypatch, capsys, protocol, task):
+    few = partial(Scenes, size=32, train_size=16, val_size=8)
+    monkeypatch.setattr("dppmask.evaluation.run.Scenes", few)
+    record = evaluate(tiny_encoder(), protocol)
+    assert record == evaluate(tiny_encoder(), protocol, few(task=task)) | {"date": record["date"]}
+    assert f"evaluating on Scenes, task {task}" in capsys.readouterr().err

@@ -67,6 +67,8 @@ class Alignment(Protocol):
     Source: DPPMask: Masked Image Modeling with Determinantal Point Processes, section 3.1 and appendix E.
     """
 
+    scenes = "multi"
+
     def __init__(
         self,
         masks: Sequence[MaskStrategy] | None = None,

@@ -101,7 +101,13 @@ class Result:
 
 
 class Protocol(ABC):
-    """A way to evaluate. The constructor takes plain keyword arguments and keeps them under their names."""
+    """A way to evaluate. The constructor takes plain keyword arguments and keeps them under their names.
+
+    Attributes:
+        scenes: Which task of the built-in scenes suits it, where no data are given.
+    """
+
+    scenes: Literal["single", "multi"] = "single"
 
     @abstractmethod
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:

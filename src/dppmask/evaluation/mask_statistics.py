@@ -60,6 +60,8 @@ class MaskStatistics(Protocol):
         UserError: If an argument is outside its range.
     """
 
+    scenes = "multi"
+
     def __init__(
         self,
         masks: Sequence[MaskStrategy] | None = None,

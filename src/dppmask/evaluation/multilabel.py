@@ -58,6 +58,8 @@ class MultiLabel(Probe):
     *Adversarial Masking for Self-Supervised Learning*, on CLEVR.
     """
 
+    scenes = "multi"
+
     offered = OFFERED
 
     def __init__(

@@ -84,6 +84,8 @@ class MultiLabelFinetune(Protocol):
     Source: Ridnik et al. (2021), *Asymmetric Loss For Multi-Label Classification*, and its code.
     """
 
+    scenes = "multi"
+
     def __init__(
         self,
         loss: Literal["asl", "bce"] = "asl",

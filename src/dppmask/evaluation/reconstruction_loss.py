@@ -38,6 +38,8 @@ class ReconstructionLoss(Protocol):
         UserError: If an argument is outside its range.
     """
 
+    scenes = "multi"
+
     def __init__(
         self,
         mask: MaskStrategy | None = None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from dppmask import specs
 from dppmask.data.base import ImageSource
+from dppmask.data.scenes import Scenes
 from dppmask.errors import UserError
 from dppmask.evaluation import ranks
 from dppmask.evaluation.base import Compute, Precision, Protocol, Subject
@@ -25,7 +27,7 @@ CACHE = "features"
 def evaluate(
     run: str | Path | Encoder | None,
     protocol: Protocol,
-    data: ImageSource,
+    data: ImageSource | None = None,
     *,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
@@ -45,7 +47,8 @@ def evaluate(
         run: A run, a folder with an encoder, a file of official MAE or timm weights, or a timm name. Mask
             statistics on pixels need none.
         protocol: How.
-        data: On which images; a source whose parts are opened with ``split``.
+        data: On which images; a source whose parts are opened with ``split``. By default the built-in scenes,
+            with one object or with many, as suits the protocol; stderr says so.
         seed: Of whatever is random in the protocol.
         image_size: Size to encode, if not the one trained on.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ….
@@ -66,6 +69,7 @@ def evaluate(
     Raises:
         UserError: If the subject, the protocol and the data do not fit together.
     """
+    data = built_in_scenes(protocol) if data is None else data
     with ranks.joined(choose_device(device, run), devices, num_nodes) as own_device:
         compute = Compute(own_device, batch_size, num_workers, precision)
         subject = open_subject(run, compute, image_size=image_size)
@@ -84,6 +88,12 @@ def evaluate(
         if subject.run is not None and ranks.is_first():
             append_line(subject.run / RESULTS, line)
     return json.loads(line)
+
+
+def built_in_scenes(protocol: Protocol) -> ImageSource:
+    """The scenes that suit a protocol, for those who have no data yet."""
+    print(f"no data given: evaluating on Scenes, task {protocol.scenes}", file=sys.stderr, flush=True)
+    return Scenes(task=protocol.scenes)
 
 
 def open_subject(
