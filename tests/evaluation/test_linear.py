@@ -48,7 +48,7 @@ def test_an_update_equals_the_formula():
 def trained(encoder, compute, **changes):
     protocol = Linear(**QUICK | {"epochs": 2} | changes)
     train, val = (Part.open(Coloured(train_size=70), name) for name in ("train", "val"))
-    encoded = Task(train, val, ["a", "b", "c"], protocol.view, compute).encode(encoder)
+    encoded = Task(train, val, train.images.class_names, protocol.view, compute).encode(encoder)
     return protocol.train_head(encoded, seed=0)
 
 
