@@ -49,7 +49,7 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(scenes=2048, epochs=16, labelled=2048, held_out=1024, probing=10, tuning=4),
+    "full": Scale(scenes=2048, epochs=12, labelled=2048, held_out=1024, probing=5, tuning=3),
     "smoke": Scale(scenes=128, epochs=1, labelled=128, held_out=64, probing=2, tuning=1),
 }
 
@@ -78,7 +78,10 @@ class Step:
 def steps(scale: Scale) -> list[Step]:
     """All protocols, from the cheapest to the dearest."""
     mean = {"protocol.pooling": "mean"}
-    probing = {"protocol.epochs": scale.probing, "protocol.batch_size": 64}
+    probing: dict[str, Any] = {"protocol.epochs": scale.probing, "protocol.batch_size": 64}
+    probing |= {
+        "protocol.baselines": ["chance", "raw_pixels"]
+    }  # an untrained encoder stands beside the fitted one
     tuning = {"protocol.epochs": scale.tuning, "protocol.warmup_epochs": 0.5}
     top1 = {"top-1": "top1"}
     clusters = {"NMI": "kmeans_nmi", "ACC": "kmeans_acc", "ARI": "kmeans_ari"}

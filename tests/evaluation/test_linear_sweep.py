@@ -19,7 +19,9 @@ QUICK = {"epochs": 6, "batch_size": 30, "base_lrs": (1e-4, 0.3, 3.0), "pooling":
 def encoded(protocol, data=None, **compute):
     data = data or Coloured(train_size=90)
     train, val = (Part.open(data, name) for name in ("train", "val"))
-    return Task(train, val, train.images.class_names, protocol.view, Compute(**compute)).encode(tiny_encoder())
+    return Task(train, val, train.images.class_names, protocol.view, Compute(**compute)).encode(
+        tiny_encoder()
+    )
 
 
 def test_the_grid_is_that_of_ibot():
