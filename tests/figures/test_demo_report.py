@@ -4,8 +4,8 @@ import pytest
 
 from dppmask.figures.demo_report import DemoResults, demo_report
 from dppmask.figures.mask_gallery import make_gallery
-from dppmask.figures.mask_statistics import Curve, Sweep
 from dppmask.figures.reconstruction import compare
+from dppmask.figures.sweeps import Curve, Sweep
 from dppmask.figures.table import Column, Measured, Table
 from dppmask.masks import DPPMask, RandomMask
 
