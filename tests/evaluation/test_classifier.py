@@ -7,7 +7,7 @@ from coloured_images import SIDE, tiny_encoder
 from torch import nn
 
 from dppmask.errors import UserError
-from dppmask.evaluation.classifier import Classifier, load_classifier, save_classifier
+from dppmask.evaluation.classifier import Classifier, find_classifier, load_classifier, save_classifier
 from dppmask.evaluation.features import View
 from dppmask.evaluation.linear import linear_head
 from dppmask.evaluation.linear_fast import FittedHead
@@ -114,3 +114,16 @@ def test_files_that_do_not_belong_together(tmp_path):
     (tmp_path / "head.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"cannot read .*head\.safetensors"):
         load_classifier(tmp_path)
+
+
+def test_it_is_found_in_the_run_that_was_fine_tuned(tmp_path):
+    classifier = Classifier(tiny_encoder(), nn.Linear(tiny_encoder().embed_dim, 3), View(), NAMES)
+    with pytest.raises(UserError, match=r"holds no classifier\.json; fine-tune first"):
+        find_classifier(tmp_path)
+    folder = tmp_path / "finetune" / "0123" / "classifier"
+    save_classifier(classifier, folder)
+    for place in (tmp_path, tmp_path / "finetune", tmp_path / "finetune" / "0123", folder):
+        assert find_classifier(place) == folder
+    save_classifier(classifier, tmp_path / "finetune" / "4567" / "classifier")
+    with pytest.raises(UserError, match=r"holds 2 classifiers; name one of .*0123.*4567"):
+        find_classifier(tmp_path)

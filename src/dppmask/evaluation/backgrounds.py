@@ -42,7 +42,7 @@ class Backgrounds(Protocol):
     not cropped, as in the official script, since they were cropped before; so are cut-outs of a given size.
 
     Args:
-        classifier: A folder with a classifier (as Finetune writes it), or the timm name of a whole
+        classifier: A folder with a classifier, a run that was fine-tuned once, or the timm name of a whole
             classifier. None = a linear head on the frozen features of the encoder, fitted on the data's own
             training part as :class:`~dppmask.evaluation.linear_fast.LinearFast` does.
         weights: For a timm name, a file with its weights; None = those in the local Hugging Face cache.

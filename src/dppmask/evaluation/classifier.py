@@ -106,6 +106,28 @@ def save_classifier(classifier: Classifier, folder: str | Path) -> None:
     write_json(folder / CONFIG, config)  # last: who finds it finds the weights too
 
 
+def find_classifier(folder: str | Path) -> Path:
+    """The folder of the one classifier in a folder: itself, or where fine-tuning wrote it in a run.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    folder = Path(folder)
+    places = [
+        folder,
+        folder / "classifier",
+        *folder.glob("*/classifier"),
+        *folder.glob("finetune/*/classifier"),
+    ]
+    found = sorted({place for place in places if (place / CONFIG).is_file()})
+    if not found:
+        raise UserError(f"{folder} holds no {CONFIG}; fine-tune first: dppmask evaluate --protocol Finetune")
+    if len(found) > 1:
+        named = ", ".join(map(str, found))
+        raise UserError(f"{folder} holds {len(found)} classifiers; name one of {named}")
+    return found[0]
+
+
 def load_classifier(folder: str | Path) -> Classifier:
     """What :func:`save_classifier` wrote, on the CPU and in evaluation mode.
 

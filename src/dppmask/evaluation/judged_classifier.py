@@ -11,7 +11,7 @@ from dppmask.data.transforms import EvalTransform
 from dppmask.data.variants import VariantPart
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute, Part
-from dppmask.evaluation.classifier import CONFIG, Classifier, load_classifier
+from dppmask.evaluation.classifier import Classifier, find_classifier, load_classifier
 from dppmask.evaluation.features import View, frozen_features, resize_ratio_of
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.published_classifier import load_published
@@ -58,7 +58,7 @@ def open_classifier(source: str, weights: str | None) -> JudgedClassifier:
     """A stored classifier.
 
     Args:
-        source: A folder with a classifier, or a timm name.
+        source: A folder with a classifier, a run that was fine-tuned once, or a timm name.
         weights: A file for the timm name.
 
     Raises:
@@ -68,9 +68,8 @@ def open_classifier(source: str, weights: str | None) -> JudgedClassifier:
     if folder.is_dir():
         if weights is not None:
             raise UserError(f"weights are for a timm name, but {source} is a folder that has its own")
-        if not (folder / CONFIG).is_file():
-            raise UserError(f"classifier {source} holds no {CONFIG}; fine-tune first, or leave it out")
-        return JudgedClassifier.of(load_classifier(folder), f"the classifier in {source}")
+        folder = find_classifier(folder)
+        return JudgedClassifier.of(load_classifier(folder), f"the classifier in {folder}")
     network: Any = load_published(source, weights)
     config = network.pretrained_cfg
     _, height, width = config["input_size"]
