@@ -17,7 +17,7 @@ from typing import Any
 from dppmask.figures.table import CLEARLY, Cell, Column, Measured, Table
 from dppmask.files import append_line, write_json
 from dppmask.training.environment import describe_environment
-from dppmask.typed import as_typed, record_of, run_command
+from dppmask.typed import as_typed, options_of, record_of, run_command
 
 RECIPE, MASK = "mae_scenes_tiny", "masks/dpp"
 ESTIMATED = (
@@ -72,7 +72,7 @@ class Step:
 
     def arguments(self) -> list[str]:
         """The options as one types them."""
-        return [text for name, value in self.options.items() for text in (f"--{name}", typed(value))]
+        return options_of(self.options)
 
 
 def steps(scale: Scale) -> list[Step]:
@@ -149,21 +149,15 @@ class Chain:
 
     def data(self, task: str, labelled: int) -> list[str]:
         """The options that open the data."""
-        sizes = {"task": task, "train_size": labelled, "val_size": self.scale.held_out}
-        sizes |= {"cache_dir": self.out / "cache"}
-        options = [text for name, value in sizes.items() for text in (f"--data.{name}", str(value))]
-        return ["--data", "Scenes", "--data.size", "64", *options]
+        sizes = {"data.train_size": labelled, "data.val_size": self.scale.held_out}
+        cache = {"data.cache_dir": str(self.out / "cache")}
+        return options_of({"data": "Scenes", "data.size": 64, "data.task": task} | sizes | cache)
 
     def _recorded(self) -> Iterator[tuple[str, dict[str, Any]]]:
         path = self.out / RECORDS
         for line in path.read_text().splitlines() if path.exists() else ():
             entry = json.loads(line)
             yield entry["typed"], entry["record"]
-
-
-def typed(value: Any) -> str:
-    """An option's value as one types it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def row(step: Step, title: str, metric: str, record: Mapping[str, Any]) -> dict[str, Cell]:

@@ -26,7 +26,7 @@ from dppmask.masks import DPPMask, MaskStrategy, RandomMask
 from dppmask.models.checkpoint import load_model
 from dppmask.models.mae import MAE
 from dppmask.training.environment import describe_environment
-from dppmask.typed import as_typed, run_command
+from dppmask.typed import as_typed, options_of, run_command
 
 RECIPE = "mae_scenes_tiny"
 MASK_RATIO = 0.75
@@ -54,12 +54,8 @@ class Scale:
 
     def data(self, task: str, train_size: int, cache: Path) -> list[str]:
         """The options that open the data."""
-        sizes = {"task": task, "train_size": train_size, "val_size": self.held_out, "cache_dir": cache}
-        return [
-            "--data",
-            "Scenes",
-            *(x for name, value in sizes.items() for x in (f"--data.{name}", str(value))),
-        ]
+        sizes = {"data.train_size": train_size, "data.val_size": self.held_out}
+        return options_of({"data": "Scenes", "data.task": task} | sizes | {"data.cache_dir": str(cache)})
 
 
 SCALES = {

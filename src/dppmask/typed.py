@@ -5,6 +5,7 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from dppmask import cli
@@ -13,6 +14,12 @@ from dppmask import cli
 def as_typed(*arguments: str) -> str:
     """A command as one would type it."""
     return shlex.join(["dppmask", *arguments])
+
+
+def options_of(values: Mapping[str, Any]) -> list[str]:
+    """Options as one types them: ``--name`` and value in turn."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
 def run_command(*arguments: str) -> str:

@@ -101,6 +101,19 @@ def test_the_plan_is_made_once_for_all_variants():
     assert images.reads == len(images)
 
 
+def test_an_unsplit_source_opens_its_training_part_once_and_another_variant_its_own(monkeypatch):
+    opened = []
+    split = CutOutVariants.split
+    monkeypatch.setattr(CutOutVariants, "split", lambda self, name: opened.append(name) or split(self, name))
+    source = CutOutVariants(SQUARES, size=None)
+    images = [source[index].image for index in range(len(source))]
+    assert opened == ["train"]
+    black = source.variant("only_fg")
+    assert not torch.equal(black[5].image, images[5])
+    assert torch.equal(black[5].image, CutOutVariants(SQUARES, "only_fg", size=None)[5].image)
+    assert torch.equal(source[5].image, images[5])
+
+
 def test_the_crop_keeps_image_and_mask_together():
     image = torch.zeros(3, 40, 60, dtype=torch.uint8)
     mask = torch.zeros(40, 60, dtype=torch.bool)

@@ -157,6 +157,7 @@ class CutOutVariants(VariantSource):
         check_variant(name)
         other = copy.copy(self)
         other.selected = name
+        vars(other).pop("_train", None)  # opened of this variant, not of the other
         return other
 
     def split(self, name: Split) -> "_CutOutPart":

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -82,10 +83,15 @@ class VariantSource(ImageSource, ABC):
         """
 
     def __len__(self) -> int:
-        return len(self.split("train"))
+        return len(self._train)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.split("train")[index]
+        return self._train[index]
+
+    @cached_property
+    def _train(self) -> VariantPart:
+        """Opened once: a part may be a walk through folders."""
+        return self.split("train")
 
     def background_only(self, split: Split) -> float | None:
         """How often the background of this variant alone tells the class, where that is known."""
