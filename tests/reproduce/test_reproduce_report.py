@@ -35,7 +35,10 @@ def cells(job, tmp_path):
                         "scale": "mini",
                         "method": "mae",
                         "metrics": metrics,
-                        "baselines": {"chance": {"knn_top1_k3": 1 / 9}},
+                        "baselines": {
+                            "chance": {"knn_top1_k3": 1 / 9},
+                            "random_encoder": {"knn_top1_k3": 0.2 + 0.1 * place[1]},
+                        },
                         "timings": {"seconds": 90.0, "images_per_second": 32.0},
                         "date": "2026-11-25",
                         "commit": "c0ffee",
@@ -77,7 +80,8 @@ def test_the_tables_show_measured_and_paper_side_by_side(job, cells):
     assert shown[0] == "|  | loss | k-NN, % | paper | not here, % | paper |"
     assert shown[2] == "| random masks | 1.250 | 42.00 ± 2.83 | 40.00 | – | 1.00 |"
     assert shown[3] == "| DPP masks | – | 48.50 ± 2.12 | 42.50 | – | – |"
-    assert shown[4] == "| *chance* | – | 11.11 | – | – | – |"
+    assert shown[4] == "| *untrained encoder* | – | 25.00 ± 7.07 | – | – | – |"
+    assert shown[5] == "| *chance* | – | 11.11 | – | – | – |"
     row = differences(job, cells).to_markdown().splitlines()[2]
     low, high = stats.ttest_rel([47.0, 50.0], [40.0, 44.0]).confidence_interval(0.95)
     assert f"| +6.50 [{low:+.2f}, {high:+.2f}] * | +2.50 |" in row

@@ -10,6 +10,7 @@ from dppmask.reproduce.experiments import TRAINING, Experiment, Row
 from dppmask.reproduce.summary import Difference, Over, difference, measured
 from dppmask.reproduce.units import Job
 
+BASELINES = {"random_encoder": "untrained encoder", "raw_pixels": "raw pixels", "chance": "chance"}
 BEYOND = " †"
 CLEAR = " *"
 RESULTS_NOTE = "±: standard deviation over seeds. “paper”: its number, for its own data and networks."
@@ -35,7 +36,7 @@ def results(job: Job, cells: Cells) -> Table:
     return Table(
         [Column("row", ""), *_columns(experiment)],
         rows,
-        _chance(job, cells),
+        _baselines(job, cells),
         note=RESULTS_NOTE + (BEYOND_NOTE if beyond else ""),
     )
 
@@ -120,21 +121,30 @@ def _columns(experiment: Experiment) -> list[Column]:
     return shown
 
 
-def _chance(job: Job, cells: Cells) -> list[Mapping[str, Cell]]:
-    """What chance reaches, where evaluations say so."""
-    shown: dict[str, Cell] = {"row": "chance"}
-    for column in job.experiment.columns.values():
-        values = [
-            cell["baselines"]["chance"][address.metric]
-            for row in job.experiment.rows.values()
-            for name, seed in job.units
-            if name == row.name and (address := job.address(row, column, seed))
-            if (cell := cells.get(address.key))
-            and address.metric in cell.get("baselines", {}).get("chance", {})
-        ]
-        if values:
-            shown[column.name] = fmean(values)
-    return [shown] if len(shown) > 1 else []
+def _baselines(job: Job, cells: Cells) -> list[Mapping[str, Cell]]:
+    """What an untrained encoder, raw pixels and chance reach, where evaluations say so."""
+    shown: list[Mapping[str, Cell]] = []
+    for name, title in BASELINES.items():
+        found = {
+            column.name: _in_unit(over, column)
+            for column in job.experiment.columns.values()
+            if (over := _baseline(job, column, cells, name))
+        }
+        if found:
+            shown.append({"row": title, **found})
+    return shown
+
+
+def _baseline(job: Job, column: experiments.Column, cells: Cells, name: str) -> Over | None:
+    """One baseline over seeds; rows of one seed share it but for the size of their images."""
+    found: dict[int, list[float]] = {}
+    for (row, seed), unit in job.units.items():
+        address = job.address(job.experiment.rows[row], column, seed)
+        cell = cells.get(address.key) if address else None
+        metrics = (cell or {}).get("baselines", {}).get(name, {})
+        if address and address.metric in metrics and unit.request is not None:
+            found.setdefault(seed, []).append(column.scale * metrics[address.metric])
+    return Over({seed: fmean(values) for seed, values in sorted(found.items())}) if found else None
 
 
 def _title(row: Row) -> str:
@@ -148,8 +158,8 @@ def _paper(name: str) -> str:
 
 def _in_unit(found: Over, column: experiments.Column) -> Measured:
     """A table multiplies by the column's scale, which is in these numbers already."""
-    deviation = found.deviation
-    return Measured(found.mean / column.scale, None if deviation is None else deviation / column.scale)
+    deviation = found.deviation or None  # what is the same for all seeds, as chance is, has no spread
+    return Measured(found.mean / column.scale, deviation and deviation / column.scale)
 
 
 def _or_none(value: float | None, column: experiments.Column) -> Cell:
