@@ -1,11 +1,14 @@
 """Experiments and scales small enough to be run in a test."""
 
 import copy
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dppmask.reproduce import pool
 from dppmask.reproduce.experiments import Experiment, experiment_of
 from dppmask.reproduce.request import Request
 from dppmask.reproduce.scales import Scale
@@ -72,3 +75,17 @@ def scale() -> Scale:
         {"mae": Request.of(copy.deepcopy(PRETRAIN))},
         {name: Request.of(copy.deepcopy(entry)) for name, entry in EVALUATE.items()},
     )
+
+
+@pytest.fixture
+def own_experiment(content, tmp_path, monkeypatch):
+    """The path of an experiment of one's own, and the file in which its trouble is written."""
+    content["columns"] = {"loss": content["columns"]["loss"]}
+    for row in content["rows"].values():
+        del row["paper"]
+    path, trouble = tmp_path / "mine.yaml", tmp_path / "trouble.json"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    trouble.write_text("{}")
+    fake = str(Path(__file__).with_name("fake_worker.py"))
+    monkeypatch.setattr(pool, "COMMAND", [sys.executable, fake, str(trouble)])
+    return path, trouble

@@ -1,31 +1,14 @@
 """``dppmask reproduce`` as one types it, with workers that measure nothing."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dppmask import cli
-from dppmask.reproduce import pool
 from dppmask.reproduce.experiments import load_experiment
 from dppmask.reproduce.scales import load_scale
 from dppmask.reproduce.units import job_of
-
-
-@pytest.fixture
-def own_experiment(content, tmp_path, monkeypatch):
-    """The path of an experiment of one's own, and the file in which its trouble is written."""
-    content["columns"] = {"loss": content["columns"]["loss"]}
-    for row in content["rows"].values():
-        del row["paper"]
-    path, trouble = tmp_path / "mine.yaml", tmp_path / "trouble.json"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    trouble.write_text("{}")
-    fake = str(Path(__file__).with_name("fake_worker.py"))
-    monkeypatch.setattr(pool, "COMMAND", [sys.executable, fake, str(trouble)])
-    return path, trouble
 
 
 def test_an_experiment_of_ones_own(own_experiment, tmp_path, capsys):

@@ -10,6 +10,7 @@ from dppmask.reproduce.experiments import experiment_names, load_experiment
 from dppmask.reproduce.live import showing
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.plan import plan as plan_text
+from dppmask.reproduce.recheck import as_text, recheck
 from dppmask.reproduce.report import write_reports
 from dppmask.reproduce.runner import FAILURES, run_units
 from dppmask.reproduce.scales import Scale, load_scale
@@ -32,6 +33,7 @@ def reproduce(
     data_roots: Mapping[str, str] | None = None,
     launch: str = "",
     keep: bool = False,
+    check: Sequence[str] = (),
 ) -> str:
     """Fill in the paper's tables and figures, and write the report.
 
@@ -52,12 +54,15 @@ def reproduce(
         launch: What stands before the command of a pre-training, to spread each over devices: "srun …", or
             "torchrun --no-python …".
         keep: Keep the folders of finished runs.
+        check: Cells to measure once more and compare with what is written down, each as
+            EXPERIMENT/ROW/SEED/EVALUATION: table2/random/0/knn; nothing is written.
 
     Returns:
-        The plan, or the path of the report.
+        The plan, the comparison, or the path of the report.
 
     Raises:
-        UserError: If an option is wrong, or cells failed; the report is written all the same.
+        UserError: If an option is wrong, or cells failed; the report is written all the same. Or
+            if a checked cell comes out otherwise.
     """
     chosen = _with_seeds(load_scale(scale), seeds)
     todo = [job_of(load_experiment(name), chosen) for name in _chosen(names)]
@@ -74,6 +79,10 @@ def reproduce(
     units = merged(todo)
     if plan:
         return plan_text(todo, units, chosen, cells, machine)
+    if check:
+        with showing(todo, cells, machine) as show:
+            compared = recheck(check, todo, cells, machine, show)
+        return as_text(compared)
     with showing(todo, cells, machine) as show:
         progress = run_units(units, cells, machine, show=show, keep=keep)
     path = write_reports(todo, chosen, cells, folder)
