@@ -95,7 +95,7 @@ def _of_kdpp(values: Tensor, vectors: Tensor, k: int) -> Tensor:
 
 
 def _assemble(alone: Tensor, pairs: Tensor) -> Tensor:
-    """Chances of items ``[..., N]`` on the diagonal of those of pairs ``[..., N, N]``, without rounding dirt."""
+    """Chances of items ``[..., N]`` on the diagonal of those of pairs ``[..., N, N]``, all within [0, 1]."""
     pairs = (pairs + pairs.mT) / 2
     pairs.diagonal(dim1=-2, dim2=-1).copy_(alone)
     return pairs.clamp(0.0, 1.0)
