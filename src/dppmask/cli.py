@@ -33,6 +33,9 @@ COMMANDS = {
         "dppmask.commands.attention:main", "draw what the class token of an encoder attends to"
     ),
     "similarity": Command("dppmask.commands.similarity:main", "draw how alike an encoder's patch tokens are"),
+    "covisibility": Command(
+        "dppmask.commands.covisibility:main", "draw which patches masks show together with a chosen one"
+    ),
     "features": Command("dppmask.commands.features:main", "write the embeddings of a data set to a file"),
     "export": Command(
         "dppmask.commands.export:main", "write an encoder as safetensors that timm alone loads"
@@ -118,7 +121,7 @@ def _fail(program: str, message: str, code: int) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<14}{command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: dppmask COMMAND [--option VALUE …] [--config RECIPE …]",

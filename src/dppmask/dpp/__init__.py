@@ -7,6 +7,7 @@ also under autocast.
 from dppmask.dpp.greedy import GreedySelection, greedy_map, greedy_map_gaussian
 from dppmask.dpp.kernels import cosine_kernel, gaussian_kernel
 from dppmask.dpp.likelihood import expected_size, log_esp, log_prob, marginal_kernel
+from dppmask.dpp.pairs import pair_marginals
 from dppmask.dpp.sampling import kdpp_from_noise, sample_dpp, sample_kdpp
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "log_esp",
     "log_prob",
     "marginal_kernel",
+    "pair_marginals",
     "sample_dpp",
     "sample_kdpp",
 ]

@@ -194,16 +194,9 @@ def draw_masks(
         seed: Of the noise and of a fresh encoder.
     """
     path = check_picture_path(out)
-    readers = [strategy for strategy in mask if strategy.needs - {"images"}]
-    if run is None:
-        encoder = _fresh_encoder(backbone, image_size, patch_size, seed)
-        note = f"tokens of a freshly initialised {encoder.backbone_name}"
-        if readers:
-            log.warning("%s: %s; give a run for trained ones", type(readers[0]).__name__, note)
-    elif backbone is not None or patch_size is not None:
-        raise UserError(f"backbone and patch_size are those of the run {run}; leave them out")
-    else:
-        encoder, note = load_encoder(run, image_size=image_size), f"tokens of {run}"
+    encoder, note = encoder_for(
+        mask, run=run, backbone=backbone, image_size=image_size, patch_size=patch_size, seed=seed
+    )
     images = spread_images(data.split(split), num_images, encoder)
     try:
         gallery = make_gallery(
@@ -213,7 +206,7 @@ def draw_masks(
             mask_ratio=mask_ratio,
             seed=seed,
             encoder=encoder,
-            note=note if readers else "",
+            note=note,
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -234,13 +227,43 @@ def spread_images(source: ImageSource, count: int, encoder: Encoder) -> Tensor:
     return torch.stack([transform(source[i * len(source) // count].image)[0] for i in range(count)])
 
 
-def _fresh_encoder(
-    backbone: str | None, image_size: int | tuple[int, int] | None, patch_size: int | None, seed: int
-) -> Encoder:
-    """An encoder as it is before training."""
-    name, size, patch = backbone or "vit_small_patch16_224", image_size or 224, patch_size or 16
-    with seeded(seed):
-        return Encoder(name, image_size=size, patch_size=patch)
+def encoder_for(
+    masks: Sequence[MaskStrategy],
+    *,
+    run: str | None,
+    backbone: str | None,
+    image_size: int | tuple[int, int] | None,
+    patch_size: int | None,
+    seed: int,
+) -> tuple[Encoder, str]:
+    """The encoder of a run, or one as it is before training, and a line that says whose tokens are compared.
+
+    The line is empty where no strategy reads an encoder; untrained tokens are warned of.
+
+    Args:
+        masks: The strategies.
+        run: A run, or the folder or file of an encoder; None = a fresh one.
+        backbone: The architecture of a fresh one; None = vit_small_patch16_224.
+        image_size: Side in pixels, or (height, width); None = that of the run, else 224.
+        patch_size: Side of a patch of a fresh one; None = 16.
+        seed: Of a fresh one's weights.
+
+    Raises:
+        UserError: If what a run decides is given beside it.
+    """
+    readers = [strategy for strategy in masks if strategy.needs - {"images"}]
+    if run is None:
+        name, size, patch = backbone or "vit_small_patch16_224", image_size or 224, patch_size or 16
+        with seeded(seed):
+            encoder = Encoder(name, image_size=size, patch_size=patch)
+        note = f"tokens of a freshly initialised {name}"
+        if readers:
+            log.warning("%s: %s; give a run for trained ones", type(readers[0]).__name__, note)
+    elif backbone is not None or patch_size is not None:
+        raise UserError(f"backbone and patch_size are those of the run {run}; leave them out")
+    else:
+        encoder, note = load_encoder(run, image_size=image_size), f"tokens of {run}"
+    return encoder, note if readers else ""
 
 
 def _context(images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: bool) -> MaskContext:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -58,10 +58,16 @@ def show_image(axes: Axes, image: Tensor) -> None:
     _bare(axes)
 
 
-def show_heat(axes: Axes, values: Tensor, *, grid: Grid, image_size: tuple[int, int], colours: str) -> None:
-    """Draw a value per patch, ``[N]``, over the area of an image, coloured from the smallest to the largest.
-
-    Both are written below.
+def show_heat(
+    axes: Axes,
+    values: Tensor,
+    *,
+    grid: Grid,
+    image_size: tuple[int, int],
+    colours: str,
+    scale: Normalize | None = None,
+) -> None:
+    """Draw a value per patch, ``[N]``, over the area of an image; the smallest and largest stand below it.
 
     Args:
         axes: Where.
@@ -69,10 +75,12 @@ def show_heat(axes: Axes, values: Tensor, *, grid: Grid, image_size: tuple[int, 
         grid: (rows, columns) of patches.
         image_size: (height, width) in pixels.
         colours: Name of a matplotlib colour map.
+        scale: From values to colours; None = from the smallest to the largest.
     """
     height, width = image_size
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(values.unflatten(0, grid).numpy(), cmap=colours, extent=extent, interpolation="nearest")
+    cells = values.unflatten(0, grid).numpy()
+    axes.imshow(cells, cmap=colours, norm=scale, extent=extent, interpolation="nearest")
     low, high = (value.item() for value in values[~values.isnan()].aminmax())
     axes.set_xlabel(f"{low:.2f} to {high:.2f}", color=QUIET, fontsize=8, labelpad=2)
     _bare(axes)

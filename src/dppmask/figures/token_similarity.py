@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,7 @@ def draw_similarity_maps(maps: TokenSimilarity, *, figure: Figure | None = None)
         size = max(_CELL * num_columns, 3 * _CELL), (_CELL * height / width + 0.15) * num_rows + 0.5
         figure = new_figure(*size, layout="compressed")
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    shape: dict[str, Any] = {"grid": maps.grid, "image_size": (height, width)}
     axes[0, 0].set_title("original", loc="center")
     for row, image in enumerate(maps.images):
         show_image(axes[row, 0], image)
@@ -102,10 +104,7 @@ def draw_similarity_maps(maps: TokenSimilarity, *, figure: Figure | None = None)
         name = "patch {}, {}".format(*place)
         axes[0, 1 + query].set_title(name, loc="center", color=colour)
         for row, values in enumerate(maps.similarity[:, query]):
-            others, shape = (
-                values.masked_fill(chosen, torch.nan),
-                {"grid": maps.grid, "image_size": (height, width)},
-            )
+            others = values.masked_fill(chosen, torch.nan)
             show_heat(axes[row, 1 + query], others, **shape, colours=COLOURS)
             for panel in (axes[row, 0], axes[row, 1 + query]):
                 outline(panel, chosen, **shape, colour=colour, name=name)
