@@ -73,8 +73,8 @@ class DPPMask(FeatureMask):
         run is its prefix.
 
         Args:
-            purge_ratio: τ; a tensor without dimensions on the device of the features compiles and captures
-                once for all τ.
+            purge_ratio: τ, or one of each image, float32 ``[B]``: a tensor compiles and captures once for
+                all its values.
             features: Float32 ``[B, N, D]``, of any length.
             noise: ``[B, N]`` in [0, 1).
             num_masked: One count, or int64 ``[B]``.

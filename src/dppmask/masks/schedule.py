@@ -1,6 +1,5 @@
 """Masks that change over the training."""
 
-import torch
 from torch import Tensor
 
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy
@@ -36,11 +35,9 @@ class PurgeSchedule(MaskStrategy):
         return start + (self.end - start) * min(max(progress, 0.0), 1.0)
 
     def features(self, context: MaskContext) -> tuple[Tensor, Tensor]:
-        """What the mask reads, ``[B, N, D]``, and τ without dimensions, written on the device without a wait."""
-        purge_ratio = self.purge_ratio_at(context.progress)
-        return self.strategy.features(context), torch.full(
-            (), purge_ratio, dtype=torch.float32, device=context.device
-        )
+        """What the mask reads, ``[B, N, D]``, and τ of each image, ``[B]``, written without a wait."""
+        patches = self.strategy.features(context)
+        return patches, patches.new_full(patches.shape[:1], self.purge_ratio_at(context.progress))
 
     def choose(self, features: tuple[Tensor, Tensor], noise: Tensor, num_masked: int | Tensor) -> Mask:
         """The mask as a pure function of :meth:`features`, noise ``[B, N]`` and one count or int64 ``[B]``."""
