@@ -249,7 +249,9 @@ def test_a_threshold_for_each_kernel(batch):
     L = random_kernel(*batch, 6)
     thresholds = torch.linspace(0.0, 0.8, 4, dtype=torch.float64)[: math.prod(batch)].reshape(batch)
     selection = greedy_map(L, 5, threshold=thresholds)
-    alone = zip(L.reshape(-1, 6, 6), thresholds.flatten().tolist(), selection.items.reshape(-1, 5), strict=True)
+    alone = zip(
+        L.reshape(-1, 6, 6), thresholds.flatten().tolist(), selection.items.reshape(-1, 5), strict=True
+    )
     for kernel, threshold, items in alone:
         assert [i for i in items.tolist() if i >= 0] == naive.greedy_map(kernel, 5, threshold=threshold)[0]
     shared = greedy_map(L, 5, threshold=torch.tensor(0.3))

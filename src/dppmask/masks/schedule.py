@@ -40,6 +40,6 @@ class PurgeSchedule(MaskStrategy):
         return patches, patches.new_full(patches.shape[:1], self.purge_ratio_at(context.progress))
 
     def choose(self, features: tuple[Tensor, Tensor], noise: Tensor, num_masked: int | Tensor) -> Mask:
-        """The mask as a pure function of :meth:`features`, noise ``[B, N]`` and one count or int64 ``[B]``."""
+        """The mask as a pure function of :meth:`features`, noise ``[B, N]`` and counts."""
         patches, purge_ratio = features
         return self.strategy.choose_at(purge_ratio, patches, noise, num_masked)

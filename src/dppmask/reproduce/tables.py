@@ -12,7 +12,8 @@ from dppmask.reproduce.units import Job
 
 BEYOND = " †"
 CLEAR = " *"
-RESULTS_NOTE = "±: standard deviation over seeds. “paper”: its number, for its own data and networks."
+RESULTS_NOTE = "±: standard deviation over seeds."
+PAPER_NOTE = " “paper”: its number, for its own data and networks."
 BEYOND_NOTE = " †: not in the paper."
 DIFFERENCES_NOTE = (
     "In brackets the 95 % interval of the mean difference, paired by seed (Student). *: the interval leaves "
@@ -32,11 +33,12 @@ def results(job: Job, cells: Cells) -> Table:
             shown[_paper(column.name)] = _or_none(row.paper.get(column.name), column)
         rows.append(shown)
     beyond = any(row.beyond for row in experiment.rows.values())
+    cited = any(row.paper for row in experiment.rows.values())
     return Table(
         [Column("row", ""), *_columns(experiment)],
         rows,
         _chance(job, cells),
-        note=RESULTS_NOTE + (BEYOND_NOTE if beyond else ""),
+        note=RESULTS_NOTE + PAPER_NOTE * cited + BEYOND_NOTE * beyond,
     )
 
 
