@@ -9,9 +9,9 @@ from dppmask.masks.dpp import DPPMask, check_purge_ratio
 class PurgeSchedule(MaskStrategy):
     """A DPP mask whose purge ratio moves on a line, from its own at the first step to ``end`` at the last.
 
-    At every step the mask is that of a :class:`~dppmask.masks.dpp.DPPMask` with the τ of ``context.progress``,
-    which a run that is resumed takes up where it stopped. A context that does not say how far the training is
-    has progress 0; mask statistics and galleries are drawn in the middle of the training.
+    At every step the mask is that of a :class:`~dppmask.masks.dpp.DPPMask` with the τ of
+    ``context.progress``, so a run that is resumed goes on where it stopped. A context that does not say how far the training is has
+    progress 0; statistics of masks and galleries show the middle of the training.
 
     Args:
         strategy: The mask at the start.
