@@ -8,7 +8,16 @@ import pkgutil
 import pytest
 
 import dppmask.masks
-from dppmask.masks import AttMask, BlockMask, Coarse, DPPMask, KDPPMask, MaskStrategy, RandomMask
+from dppmask.masks import (
+    AttMask,
+    BlockMask,
+    Coarse,
+    DPPMask,
+    KDPPMask,
+    MaskStrategy,
+    PurgeSchedule,
+    RandomMask,
+)
 from strategy_contract import StrategyContract
 
 STRATEGIES = [
@@ -16,6 +25,10 @@ STRATEGIES = [
     DPPMask(),
     DPPMask(purge_ratio=0.0, source="pixels"),
     DPPMask(purge_ratio=0.6, source="teacher", bandwidth=0.5),
+    DPPMask(purge_ratio=0.0, first="argmax"),
+    DPPMask(purge_ratio=0.9, first="argmax", source="pixels"),
+    PurgeSchedule(DPPMask(purge_ratio=0.0), end=0.6),
+    PurgeSchedule(DPPMask(purge_ratio=0.5, source="teacher", bandwidth=0.5), end=0.0),
     KDPPMask(),
     KDPPMask(source="pixels"),
     BlockMask(),
@@ -26,6 +39,7 @@ STRATEGIES = [
     AttMask("low"),
     Coarse(RandomMask(), cell=3),
     Coarse(DPPMask(source="pixels"), cell=3),
+    Coarse(PurgeSchedule(DPPMask(purge_ratio=0.6), end=0.0), cell=3),
     Coarse(BlockMask(), cell=3),
     Coarse(AttMask("hint", show_max=0.5), cell=3),
 ]

@@ -244,6 +244,27 @@ def test_gpu_picks_without_waiting_and_captures():
     assert torch.equal(captured.items.cpu(), expected.items)
 
 
+@pytest.mark.parametrize("batch", [(), (4,), (2, 2)])
+def test_a_threshold_for_each_kernel(batch):
+    L = random_kernel(*batch, 6)
+    thresholds = torch.linspace(0.0, 0.8, 4, dtype=torch.float64)[: math.prod(batch)].reshape(batch)
+    selection = greedy_map(L, 5, threshold=thresholds)
+    alone = zip(
+        L.reshape(-1, 6, 6), thresholds.flatten().tolist(), selection.items.reshape(-1, 5), strict=True
+    )
+    for kernel, threshold, items in alone:
+        assert [i for i in items.tolist() if i >= 0] == naive.greedy_map(kernel, 5, threshold=threshold)[0]
+    shared = greedy_map(L, 5, threshold=torch.tensor(0.3))
+    assert torch.equal(shared.items, greedy_map(L, 5, threshold=0.3).items)
+
+
+def test_thresholds_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"threshold must be a number or have shape \[2\], got \[3\]"):
+        greedy_map(torch.eye(3).expand(2, -1, -1), 1, threshold=torch.zeros(3))
+    with pytest.raises(ValueError, match="threshold must be a number, got nan"):
+        greedy_map(torch.eye(3), 1, threshold=torch.tensor(float("nan")))
+
+
 @pytest.mark.parametrize("k", [-1, 5])
 def test_k_outside_range(k):
     with pytest.raises(ValueError, match=rf"k must be in \[0, 4\] for 4 items, got {k}"):

@@ -43,6 +43,14 @@ def test_any_batch_shape(batch):
     assert_same(actual, greedy_map(gaussian_kernel(features), 8, threshold=0.1, first=first))
 
 
+def test_a_threshold_for_each_kernel():
+    features = patch_features(2, 3, num_patches=20, dim=6)
+    thresholds = torch.linspace(0.0, 0.5, 6, dtype=features.dtype).reshape(2, 3)
+    actual = greedy_map_gaussian(features, 8, threshold=thresholds)
+    assert_same(actual, greedy_map(gaussian_kernel(features), 8, threshold=thresholds))
+    assert len(actual.num_picked.unique()) > 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_low_precision_finds_sets_as_good(dtype):
     features = patch_features(4).to(dtype)

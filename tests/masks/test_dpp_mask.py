@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dppmask.dpp import gaussian_kernel, naive
 from dppmask.masks import DPPMask, MaskContext, RandomMask, Tokens
 from dppmask.masks.features import patch_pixels
 from dppmask.rng import fold_in
@@ -54,6 +55,31 @@ def test_follows_the_textbook(purge_ratio, bandwidth, num_masked):
         expected = torch.zeros(14)
         expected[list(gains)] = torch.tensor(list(gains.values()), dtype=torch.float32)
         torch.testing.assert_close(mask.scores[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("purge_ratio", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("first", ["noise", "argmax"])
+def test_picks_are_those_of_the_textbook_from_either_first_patch(first, purge_ratio):
+    x = context()
+    mask = draw(DPPMask(purge_ratio, first=first), x, 6)
+    noise = torch.rand(6, 14, generator=fold_in(1, 0))
+    for L, scores, row_noise in zip(gaussian_kernel(x.tokens.double()), mask.scores, noise, strict=True):
+        start = int(row_noise.argmin()) if first == "noise" else None
+        items, gains = naive.greedy_map(L, 8, threshold=purge_ratio, first=start)
+        expected = torch.zeros(14).index_put((torch.tensor(items, dtype=torch.int64),), torch.tensor(gains))
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+        assert items[:1] == ([] if purge_ratio == 1.0 else [start or 0])
+
+
+def test_argmax_shows_the_first_patch_and_without_purge_one_mask_per_image():
+    x = context(4, 30)
+    greedy, purged = DPPMask(0.0, first="argmax"), DPPMask(0.9, first="argmax")
+    masks = [[draw(strategy, x, 20, seed=seed) for seed in range(3)] for strategy in (greedy, purged)]
+    assert not any(mask.masked[:, 0].any() for pair in masks for mask in pair)
+    assert torch.equal(masks[0][0].masked, masks[0][1].masked)
+    assert torch.equal(masks[0][0].masked, masks[0][2].masked)
+    assert not torch.equal(masks[1][0].masked, masks[1][1].masked)
+    assert [greedy.is_random, purged.is_random, DPPMask(0.0).is_random] == [False, True, True]
 
 
 @pytest.mark.parametrize("num_masked", [1, 100, 147, 195, torch.tensor([0, 1, 100, 195])], ids=str)
@@ -145,6 +171,7 @@ def test_compiles_to_one_graph(strategy, num_masked):
         ({"bandwidth": 0.0}, "bandwidth must be positive and finite, got 0.0"),
         ({"bandwidth": float("inf")}, "bandwidth must be positive"),
         ({"source": "pixel"}, "got 'pixel'; did you mean pixels"),
+        ({"first": "arg_max"}, "first must say .* got 'arg_max'; did you mean argmax"),
         ({"source": None}, "source must say .* got None; choose from pixels, teacher, tokens"),
     ],
 )

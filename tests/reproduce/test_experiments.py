@@ -29,6 +29,7 @@ EVALUATE = OptionParser("", evaluate)
         (lambda c: c.update(baseline="randm"), "baseline 'randm' is no row; did you mean random?"),
         (lambda c: c["columns"]["knn"].pop("metric"), "column knn needs metric"),
         (lambda c: c["rows"].update(dpp=3), "row dpp must be a mapping, got 3"),
+        (lambda c: c["rows"]["dpp"].update(cited=True), "row dpp is cited, so nothing is measured"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(content, change, message):
@@ -98,6 +99,21 @@ def test_a_sweep_has_every_row_at_every_value(content, scale):
     assert swept.units["dpp@0.9", 1].options["mask_ratio"] == 0.9
     with pytest.raises(UserError, match="scale mini has no values for mask_ratio, which figure0 sweeps"):
         job_of(experiment_of("figure0", content, where=""), scale)
+
+
+def test_rows_that_are_cited_are_no_work(content, scale):
+    content["rows"]["amt"] = {"title": "AMT", "cited": True, "paper": {"knn": 41.0}}
+    job = job_of(experiment_of("t", content, where=""), scale)
+    assert {name for name, _ in job.units} == {"random", "dpp"}
+    amt = job.experiment.rows["amt"]
+    assert all(job.address(amt, column, 0) is None for column in job.experiment.columns.values())
+
+
+def test_ablations_train_what_table_1_trains_once():
+    ablations, table1 = (job_of(load_experiment(n), load_scale("tiny")) for n in ("ablations", "table1"))
+    for row in ("random", "dpp_0.3"):
+        assert ablations.units[row, 0].key == table1.units[row, 0].key
+    assert len({unit.key for unit in ablations.units.values()}) == len(ablations.units)
 
 
 def test_own_is_what_the_run_has(content, scale):

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dppmask.masks import DPPMask
+from dppmask.evaluation.strategies import label_of
+from dppmask.masks import DPPMask, PurgeSchedule
 from dppmask.reproduce.experiments import load_experiment
 from dppmask.reproduce.keys import cell_key, evaluation_identity, fingerprint, run_key, training_identity
 from dppmask.reproduce.request import Request, pretraining
@@ -121,6 +122,45 @@ def test_a_new_option_with_a_default_changes_nothing():
     assert told(Before(width=2, mask=mask)) == told(After(width=2, mask=mask))
     assert told(After(width=2, depth=4)) == {"width": 2, "depth": 4}
     assert describe(build(without_defaults(describe(mask)))) == describe(mask)
+
+
+KNOWN = "dppmask.masks.dpp.DPPMask"
+
+
+@pytest.mark.parametrize(
+    ("mask", "told", "label"),
+    [
+        (DPPMask(), {}, "DPPMask"),
+        (DPPMask(0.1), {"purge_ratio": 0.1}, "DPPMask(purge_ratio=0.1)"),
+        (DPPMask(0.3, "tokens", 1.0, "noise"), {}, "DPPMask"),
+        (DPPMask(source="pixels", bandwidth=0.5), {"source": "pixels", "bandwidth": 0.5}, None),
+        (DPPMask(first="argmax"), {"first": "argmax"}, "DPPMask(first=argmax)"),
+    ],
+    ids=repr,
+)
+def test_masks_are_told_by_what_is_not_default(mask, told, label):
+    """Keys of what was measured before masks had all their options."""
+    assert without_defaults(describe(mask)) == {"class_path": KNOWN, "init_args": told}
+    assert label in (None, label_of(mask))
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "run", "cells"),
+    [
+        ("table1", "random", "RUN_RANDOM", "CELLS_RANDOM"),
+        ("table1", "dpp_0.3", "RUN_DPP", "CELLS_DPP"),
+        ("table1", "dpp_0.1", "RUN_DPP1", "CELLS_DPP1"),
+    ],
+)
+def test_keys_of_what_was_measured_before_stay(name, row, run, cells):
+    unit = job_of(load_experiment(name), load_scale("smoke")).units[row, 0]
+    assert unit.key == run
+    assert {e.name: key for key, e in unit.evaluations.items()}["masks_own"] == cells
+
+
+def test_a_schedule_has_a_label_of_its_own():
+    schedule = PurgeSchedule(DPPMask(0.0), end=0.6)
+    assert label_of(schedule) == "PurgeSchedule(strategy=DPPMask(purge_ratio=0.0), end=0.6)"
 
 
 def test_numbers_that_json_does_not_know_are_refused():

@@ -8,6 +8,7 @@ from scipy import stats
 
 from dppmask.reproduce import report
 from dppmask.reproduce.cells import Cells
+from dppmask.reproduce.experiments import experiment_of
 from dppmask.reproduce.summary import Over, difference, measured
 from dppmask.reproduce.tables import costs, differences, results
 from dppmask.reproduce.units import job_of
@@ -86,6 +87,24 @@ def test_the_tables_show_measured_and_paper_side_by_side(job, cells):
     low, high = stats.ttest_rel([47.0, 50.0], [40.0, 44.0]).confidence_interval(0.95)
     assert f"| +6.50 [{low:+.2f}, {high:+.2f}] * | +2.50 |" in row
     assert costs(job, cells).to_markdown().splitlines()[2] == "| random masks | 1 | 1.5 | 32 | 1.5 |"
+
+
+def test_rows_that_are_cited_and_columns_that_some_rows_lack(content, scale, cells):
+    content["rows"]["amt"] = {"title": "AMT", "cited": True, "paper": {"knn": 41.0}}
+    content["columns"]["picks"] = {"title": "picks", "evaluation": "knn", "metric": "greedy_picks"}
+    with pytest.raises(KeyError, match="greedy_picks"):
+        results(job_of(experiment_of("table0", content, where=""), scale), cells)
+    content["columns"]["picks"]["optional"] = True
+    shown = results(job_of(experiment_of("table0", content, where=""), scale), cells).to_markdown()
+    assert "| DPP masks | – | 48.50 ± 2.12 | 42.50 | – | – | – |" in shown
+    assert "| AMT | – | – | 41.00 | – | – | – |" in shown
+
+
+def test_a_table_without_numbers_of_the_paper_does_not_speak_of_them(content, scale, cells):
+    assert "“paper”" in results(job_of(experiment_of("t", content, where=""), scale), cells).note
+    for row in content["rows"].values():
+        del row["paper"]
+    assert "paper" not in results(job_of(experiment_of("t", content, where=""), scale), cells).note
 
 
 def test_both_reports_hold_the_numbers_and_how_they_came_about(job, scale, cells, tmp_path):

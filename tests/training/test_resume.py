@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dppmask.errors import UserError
+from dppmask.masks import DPPMask, PurgeSchedule
 from dppmask.training.run import pretrain
 
 
@@ -88,6 +89,18 @@ def test_resume_needs_nothing_but_the_run(tiny, interrupt, weights):
         pretrain(run=run, resume=True, mask_ratio=0.6)
     with pytest.raises(UserError, match=r"cannot resume .*run with mask_ratio=0\.75"):
         pretrain(run=run, resume=True, mask_ratio=0.75)  # the default, but not what it was started with
+
+
+def test_a_purge_schedule_goes_on_where_it_stopped(tiny, interrupt, weights, lines):
+    mask = PurgeSchedule(DPPMask(0.0), end=1.0)
+    expected = tiny("undisturbed", mask=mask)
+    with pytest.raises(PowerCut):
+        tiny(mask=mask, callbacks=[interrupt("on_train_batch_start", 15, cut)])
+    result = tiny(mask=mask, resume=True)
+    equal(weights(result.path), weights(expected.path))
+    assert lines(result.path) == lines(expected.path)
+    with pytest.raises(AssertionError):
+        equal(weights(tiny("constant", mask=DPPMask(0.0)).path), weights(expected.path))
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny, weights, lines):

@@ -81,7 +81,7 @@ def random_views(model: IBOT, batch: int, device: torch.device) -> Views:
     side = crops.local_size
     return Views(
         torch.randn(crops.num_global * batch, 3, height, width).to(device),
-        torch.randn(crops.num_local * batch, 3, side, side).to(device),
+        torch.randn(crops.num_local * batch, 3, side, side).to(device) if crops.num_local else None,
         crops.num_global,
         crops.num_local,
     )

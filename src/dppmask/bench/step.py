@@ -150,14 +150,16 @@ def our_step(
     mode: Mode,
     generator: torch.Generator,
 ) -> None:
-    """One training step."""
+    """One training step, the first."""
     optimizer.zero_grad()
+    model.needs_attention = "attention" in strategy.needs
     with mode.autocast(images.device):
         context = model.context(images)
         mask = strategy(context, num_masked, generator=generator)
         loss = model(context, mask).loss
     loss.backward()
     optimizer.step()
+    model.after_step(progress=0.0)
 
 
 def build_rival(model: MAE, mask_ratio: float) -> nn.Module | None:

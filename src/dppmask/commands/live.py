@@ -73,4 +73,5 @@ class LivePictures(Callback):
             mask_ratio=(ratio.low + ratio.high) / 2,
             encoder=encoder,
             note=f"after {module.global_step} optimiser steps",
+            progress=module.progress,
         )

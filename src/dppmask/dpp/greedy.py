@@ -29,7 +29,9 @@ class GreedySelection(NamedTuple):
 
 
 @torch.no_grad()
-def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | None = None) -> GreedySelection:
+def greedy_map(
+    L: Tensor, k: int, *, threshold: float | Tensor = 0.0, first: Tensor | None = None
+) -> GreedySelection:
     """Pick up to ``k`` items, each the one that multiplies det L_S most; ties go to the lowest index.
 
     A row stops, for good, when its best gain is at most ``max(threshold, N · eps · max diag L)``: below the
@@ -40,13 +42,15 @@ def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | Non
     Args:
         L: Likelihood kernel ``[..., N, N]``, symmetric and positive semi-definite.
         k: The most items to pick, from 0 to N.
-        threshold: The purge ratio τ: stop when the best gain falls to it. The first pick obeys it too.
+        threshold: The purge ratio τ: stop when the best gain falls to it. The first pick obeys it too. One
+            number for all rows, which may be a tensor without dimensions, or a tensor ``[...]``.
         first: int64 ``[...]``, the first item of each row; None = the one with the largest diagonal entry.
             Where its gain is too small, nothing is picked.
 
     Raises:
         ValueError: If ``k`` is outside [0, N], ``threshold`` is NaN, a shape does not fit, or (looked at on
-            the CPU only) ``first`` is not in [0, N - 1] or NaN or infinity in ``L`` reached a gain.
+            the CPU only) ``first`` is not in [0, N - 1] or NaN or infinity in ``L`` reached a gain. A
+            threshold that is a tensor is looked at on the CPU only as well.
 
     Source: Chen, Zhang and Zhou (2018), Algorithm 1.
     """
@@ -56,7 +60,7 @@ def greedy_map(L: Tensor, k: int, *, threshold: float = 0.0, first: Tensor | Non
     matrices = L.reshape(-1, N, N)
     diagonal = matrices.diagonal(dim1=1, dim2=2)  # [B, N]
     check_finite(diagonal, "L")
-    tolerance = (N * torch.finfo(L.dtype).eps * diagonal.amax(1)).clamp(min=threshold)  # [B]
+    tolerance = _tolerance(N * torch.finfo(L.dtype).eps * diagonal.amax(1), threshold, batch)
     with no_autocast(L):
         items, gains = ops.pivoted_cholesky(matrices, k, tolerance, first)
     check_finite(gains, "L")  # a NaN in the row of a pick shows in a gain; to read all of L costs more
@@ -70,7 +74,7 @@ def greedy_map_gaussian(
     *,
     bandwidth: float = 1.0,
     normalize: bool = True,
-    threshold: float = 0.0,
+    threshold: float | Tensor = 0.0,
     first: Tensor | None = None,
 ) -> GreedySelection:
     """``greedy_map(gaussian_kernel(features))`` from the features, without the kernel where that is cheaper.
@@ -98,7 +102,8 @@ def greedy_map_gaussian(
         return greedy_map(L, k, threshold=threshold, first=first)
     first = _checked(k, threshold, first, batch, N, features.device)
     images = features.reshape(-1, N, D)
-    tolerance = images.new_full(images.shape[:1], max(N * torch.finfo(images.dtype).eps, threshold))
+    rounding = images.new_full(images.shape[:1], N * torch.finfo(images.dtype).eps)
+    tolerance = _tolerance(rounding, threshold, batch)
 
     def pick(rows: slice) -> tuple[Tensor, Tensor]:
         points, rate = points_and_rate(images[rows], bandwidth, normalize=normalize)
@@ -119,12 +124,11 @@ def _groups(images: Tensor) -> list[slice]:
 
 
 def _checked(
-    k: int, threshold: float, first: Tensor | None, batch: list[int], N: int, device: torch.device
+    k: int, threshold: float | Tensor, first: Tensor | None, batch: list[int], N: int, device: torch.device
 ) -> Tensor | None:
     """``first`` with one batch dimension, after a look at the options."""
     check_size(k, N)
-    if math.isnan(threshold):
-        raise ValueError("threshold must be a number, got nan")
+    _check_threshold(threshold, batch)
     if first is None:
         return None
     if list(first.shape) != batch or first.dtype != torch.int64:
@@ -134,6 +138,24 @@ def _checked(
     if can_look_at(first) and first.numel() and not 0 <= int(first.min()) <= int(first.max()) < N:
         raise ValueError(f"first must be in [0, {N - 1}], got {int(first.min())} to {int(first.max())}")
     return first.to(device, non_blocking=True).reshape(-1)
+
+
+def _check_threshold(threshold: float | Tensor, batch: list[int]) -> None:
+    if isinstance(threshold, Tensor):
+        if list(threshold.shape) not in ([], batch):
+            raise ValueError(f"threshold must be a number or have shape {batch}, got {list(threshold.shape)}")
+        is_nan = can_look_at(threshold) and bool(threshold.isnan().any())
+    else:
+        is_nan = math.isnan(threshold)
+    if is_nan:
+        raise ValueError("threshold must be a number, got nan")
+
+
+def _tolerance(rounding: Tensor, threshold: float | Tensor, batch: list[int]) -> Tensor:
+    """The gain ``[B]`` at which a row stops: its threshold, but at least that of rounding errors ``[B]``."""
+    if isinstance(threshold, Tensor):
+        return rounding.maximum(threshold.to(rounding, non_blocking=True).expand(batch).reshape(-1))
+    return rounding.clamp(min=threshold)
 
 
 def _selection(items: Tensor, gains: Tensor, tolerance: Tensor, batch: list[int]) -> GreedySelection:

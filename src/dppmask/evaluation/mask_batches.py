@@ -19,6 +19,8 @@ from dppmask.evaluation.mask_measures import PatchObjects, pixels_on_patches
 from dppmask.masks import MaskContext, Tokens
 from dppmask.models.encoder import Encoder
 
+MIDWAY = 0.5  # of the training: where masks that change over it are looked at
+
 
 @dataclass(frozen=True, eq=False)
 class PatchView:
@@ -111,10 +113,13 @@ def measured_batches(
 def make_context(
     images: Tensor, grid: tuple[int, int], subject: Subject, needs: frozenset[str] = frozenset()
 ) -> MaskContext:
-    """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher."""
+    """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher.
+
+    Strategies that change over the training are met in its middle.
+    """
     encoder = subject.encoder
     if encoder is None:
-        return MaskContext(images, grid)
+        return MaskContext(images, grid, MIDWAY)
     encoder = encoder.to(images.device)
 
     def teacher() -> Tokens:
@@ -122,4 +127,4 @@ def make_context(
             return encoder.encode(images, attention="attention" in needs)
 
     with frozen(encoder, subject.compute):
-        return MaskContext(images, grid, tokens=encoder.embed(images), teacher=teacher)
+        return MaskContext(images, grid, MIDWAY, tokens=encoder.embed(images), teacher=teacher)

@@ -18,7 +18,7 @@ from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
 from dppmask.evaluation.mask_measures import Found, PatchObjects, beside_random, ratio
 from dppmask.evaluation.strategies import check_known, compared_strategies, default_source, open_several
-from dppmask.masks import Mask, MaskContext, MaskStrategy, num_masked_for
+from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, PurgeSchedule, num_masked_for
 from dppmask.masks.base import check_ratio
 from dppmask.masks.features import Source, read_features
 from dppmask.rng import fold_in
@@ -41,7 +41,7 @@ class MaskStatistics(Protocol):
 
     :class:`~dppmask.masks.uniform.RandomMask` always takes part, and the table "statistics" holds every
     strategy's difference to it, paired by image. Strategies that read a teacher get the encoder itself as
-    one.
+    one, and those that change over the training are drawn as in its middle.
 
     Args:
         masks: Strategies; None = RandomMask and DPPMask.
@@ -184,7 +184,7 @@ def measure(
     if masks[0].ids_keep.shape[1] > 1:
         found["spread"] = [measures.spread(mask, batch.grid) for mask in masks]
     gains = [mask.scores for mask in masks if mask.scores is not None]
-    if gains and hasattr(strategy, "purge_ratio"):
+    if gains and isinstance(strategy, DPPMask | PurgeSchedule):
         found["greedy_picks"] = [measures.greedy_picks(scores) for scores in gains]
     means = {name: torch.stack(values).mean(0) for name, values in found.items()}
     ones = torch.ones(batch.context.batch_size, dtype=torch.float64)

@@ -17,6 +17,7 @@ from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from dppmask.errors import UserError
 from dppmask.evaluation.base import Compute
 from dppmask.evaluation.features import eval_transform_of, frozen
+from dppmask.evaluation.mask_batches import MIDWAY
 from dppmask.figures.patches import Grid, cover_hidden, outline, show_image, to_uint8
 from dppmask.figures.style import PAPER, QUIET, SWATCHES, check_picture_path, new_figure, save_figure, styled
 from dppmask.masks.base import Mask, MaskContext, MaskStrategy, Tokens, num_masked_for
@@ -57,6 +58,7 @@ def make_gallery(
     seed: int = 0,
     encoder: Encoder | None = None,
     note: str = "",
+    progress: float = MIDWAY,
 ) -> Gallery:
     """The masks of every strategy for the same images; each strategy gets the same noise.
 
@@ -68,6 +70,7 @@ def make_gallery(
         seed: Of the noise.
         encoder: Gives tokens, and stands in for a teacher; None = strategies may read images alone.
         note: One line below the picture.
+        progress: Share of the training done, for strategies that change over it.
 
     Raises:
         ValueError: If a strategy reads what is not there, or the ratio is outside (0, 1).
@@ -78,7 +81,7 @@ def make_gallery(
         shown = ", ".join(title.replace("\n", " ") for title in titles)
         raise UserError(f"the masks must all differ, got {shown}")
     attention = any("attention" in strategy.needs for strategy in strategies)
-    context = _context(images, grid, encoder, attention=attention)
+    context = _context(images, grid, encoder, attention=attention, progress=progress)
     num_masked = num_masked_for(mask_ratio, grid[0] * grid[1])
     with torch.no_grad():
         masks = [s(context, num_masked, generator=fold_in(seed)) for s in strategies]
@@ -266,10 +269,12 @@ def encoder_for(
     return encoder, note if readers else ""
 
 
-def _context(images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: bool) -> MaskContext:
+def _context(
+    images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: bool, progress: float
+) -> MaskContext:
     """What strategies may read; the encoder also stands in for a teacher."""
     if encoder is None:
-        return MaskContext(images, grid)
+        return MaskContext(images, grid, progress)
     reader = encoder
 
     def tokens() -> Tensor:
@@ -280,4 +285,4 @@ def _context(images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: 
         with frozen(reader, Compute()):
             return reader.encode(images, attention=attention)
 
-    return MaskContext(images, grid, tokens=tokens, teacher=teacher)
+    return MaskContext(images, grid, progress, tokens=tokens, teacher=teacher)

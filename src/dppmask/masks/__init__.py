@@ -5,6 +5,7 @@ from dppmask.masks.base import Mask, MaskContext, MaskRatio, MaskStrategy, Token
 from dppmask.masks.block import BlockMask
 from dppmask.masks.dpp import DPPMask
 from dppmask.masks.kdpp import KDPPMask
+from dppmask.masks.schedule import PurgeSchedule
 from dppmask.masks.uniform import RandomMask
 from dppmask.masks.wrappers import Coarse
 
@@ -18,6 +19,7 @@ __all__ = [
     "MaskContext",
     "MaskRatio",
     "MaskStrategy",
+    "PurgeSchedule",
     "RandomMask",
     "Tokens",
     "num_masked_for",

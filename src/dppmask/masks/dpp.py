@@ -1,13 +1,18 @@
 """Visible patches by greedy MAP inference of a determinantal point process, with purge: the paper's mask."""
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dppmask.dpp import greedy_map_gaussian
 from dppmask.dpp.checks import can_look_at
+from dppmask.errors import nearest
 from dppmask.masks.base import Mask
 from dppmask.masks.features import FeatureMask, Source
+
+First = Literal["noise", "argmax"]
 
 
 class DPPMask(FeatureMask):
@@ -19,12 +24,18 @@ class DPPMask(FeatureMask):
     :class:`~dppmask.masks.uniform.RandomMask` under equal generators. Images without enough different patches
     (flat, repeated) run out of gain, and the noise fills up.
 
+    With ``first="argmax"`` the first pick too is the patch with the largest d², as the paper's algorithm
+    reads to the letter. Before any pick every patch has d² = 1, and of equal ones the first counts: each mask
+    shows the top left patch. The noise then decides only what is filled: with τ = 0 every mask of an image is
+    the same, unless the gain runs out.
+
     The scores of the mask are the gain of each greedy pick at its patch, 0 at filled and at hidden patches.
 
     Args:
         purge_ratio: τ in [0, 1].
         source: What is compared: "tokens", "pixels" or "teacher".
         bandwidth: σ of the Gaussian kernel on L2-normalised features.
+        first: How the first patch is picked: "noise" or "argmax".
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -33,33 +44,59 @@ class DPPMask(FeatureMask):
         MAP by incremental Cholesky: Chen, Zhang and Zhou (2018), Algorithm 1.
     """
 
-    def __init__(self, purge_ratio: float = 0.3, source: Source = "tokens", bandwidth: float = 1.0) -> None:
+    def __init__(
+        self,
+        purge_ratio: float = 0.3,
+        source: Source = "tokens",
+        bandwidth: float = 1.0,
+        first: First = "noise",
+    ) -> None:
         super().__init__(source=source, bandwidth=bandwidth)
-        if not 0.0 <= purge_ratio <= 1.0:
-            raise ValueError(
-                f"purge_ratio must be in [0, 1], got {purge_ratio}; 0 is fully greedy, 1 is random"
-            )
+        check_purge_ratio("purge_ratio", purge_ratio)
+        if first not in get_args(First):
+            hint = nearest(str(first), get_args(First))
+            raise ValueError(f"first must say how the first patch is picked, got {first!r}; {hint}")
         self.purge_ratio = purge_ratio
+        self.first = first
+        self.is_random = first == "noise" or purge_ratio > 0.0
 
     def choose(self, features: Tensor, noise: Tensor, num_masked: int | Tensor) -> Mask:
-        """The mask as a pure function.
+        """The mask as a pure function of features ``[B, N, D]``, noise ``[B, N]`` and counts."""
+        return self.choose_at(self.purge_ratio, features, noise, num_masked)
+
+    def choose_at(
+        self, purge_ratio: float | Tensor, features: Tensor, noise: Tensor, num_masked: int | Tensor
+    ) -> Mask:
+        """:meth:`choose` at another τ.
 
         Rows with different counts share one greedy run at the largest number of visible patches: a shorter
         run is its prefix.
 
         Args:
+            purge_ratio: τ, or one of each image, float32 ``[B]``: a tensor compiles and captures once for
+                all its values.
             features: Float32 ``[B, N, D]``, of any length.
             noise: ``[B, N]`` in [0, 1).
             num_masked: One count, or int64 ``[B]``.
         """
         k = _largest_num_keep(num_masked, noise.shape[1])
         picks = greedy_map_gaussian(
-            features, k, bandwidth=self.bandwidth, threshold=self.purge_ratio, first=noise.argmin(1)
+            features,
+            k,
+            bandwidth=self.bandwidth,
+            threshold=purge_ratio,
+            first=noise.argmin(1) if self.first == "noise" else None,
         )
         turn = torch.arange(-k, 0, device=noise.device)  # negative: picks come before any noise, in turn
         mask = Mask.from_scores(place(turn, picks.items, noise), num_masked)
         gains = place(picks.gains, picks.items, torch.zeros_like(noise))
         return Mask(mask.masked, mask.num_masked, scores=gains.masked_fill(mask.masked, 0.0))
+
+
+def check_purge_ratio(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless an option that is a purge ratio is in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}; 0 is fully greedy, 1 is random")
 
 
 def place(values: Tensor, items: Tensor, background: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Column:
         better: Which direction is better; None = neither.
         percent: Whether shares are shown in percent.
         digits: Behind the decimal point.
+        optional: Whether a row may lack the metric; otherwise that is an error.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Column:
     better: Literal["higher", "lower"] | None = None
     percent: bool = True
     digits: int = 2
+    optional: bool = False
 
     def shown(self, key: str | None = None) -> ShownColumn:
         """How a table shows it."""
@@ -60,6 +62,7 @@ class Row:
         beyond: Whether the paper does not have this row.
         baseline: Name of the row it is compared with; None = none.
         at: The value of the swept option, if one is swept.
+        cited: Whether nothing is measured: there is no such mask here, only what the paper says of it.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Row:
     beyond: bool = False
     baseline: str | None = None
     at: float | None = None
+    cited: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
 
 
 def _column(name: str, entry: Any, where: str) -> Column:
-    known = {"title", "better", "percent", "digits"}
+    known = {"title", "better", "percent", "digits", "optional"}
     return Column(
         name,
         **check_keys(entry, where, required=("evaluation", "metric"), optional=known)
@@ -170,8 +174,13 @@ def _column(name: str, entry: Any, where: str) -> Column:
 def _row(name: str, entry: Any, content: Mapping[str, Any], where: str) -> Row:
     """Options of the file's top level hold for every row that does not say otherwise."""
     entry = check_keys(
-        entry, where, required=("title",), optional=("method", "pretrain", "paper", "beyond", "baseline")
+        entry,
+        where,
+        required=("title",),
+        optional=("method", "pretrain", "paper", "beyond", "baseline", "cited"),
     )
+    if entry.get("cited") and entry.get("pretrain"):
+        raise UserError(f"{where} is cited, so nothing is measured; leave out cited or pretrain")
     baseline = entry.get("baseline", content.get("baseline"))
     return Row(
         name,
@@ -181,4 +190,5 @@ def _row(name: str, entry: Any, content: Mapping[str, Any], where: str) -> Row:
         entry.get("paper", {}),
         entry.get("beyond", False),
         None if baseline == name else baseline,
+        cited=entry.get("cited", False),
     )

@@ -61,13 +61,15 @@ def measured(job: Job, row: Row, column: Column, cells: Cells) -> Over | None:
     """What stands for a row and column; None where nothing is measured.
 
     Raises:
-        KeyError: If a cell lacks the column's metric.
+        KeyError: If a cell lacks the metric of a column that is not optional.
     """
     found = {}
     for name, seed in job.units:
         address = job.address(row, column, seed) if name == row.name else None
         if address is not None and (cell := cells.get(address.key)) is not None:
-            found[seed] = column.scale * {**cell["timings"], **cell["metrics"]}[address.metric]
+            values = {**cell["timings"], **cell["metrics"]}
+            if address.metric in values or not column.optional:
+                found[seed] = column.scale * values[address.metric]
     return Over(dict(sorted(found.items()))) if found else None
 
 

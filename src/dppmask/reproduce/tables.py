@@ -13,7 +13,8 @@ from dppmask.reproduce.units import Job
 BASELINES = {"random_encoder": "untrained encoder", "raw_pixels": "raw pixels", "chance": "chance"}
 BEYOND = " †"
 CLEAR = " *"
-RESULTS_NOTE = "±: standard deviation over seeds. “paper”: its number, for its own data and networks."
+RESULTS_NOTE = "±: standard deviation over seeds."
+PAPER_NOTE = " “paper”: its number, for its own data and networks."
 BEYOND_NOTE = " †: not in the paper."
 DIFFERENCES_NOTE = (
     "In brackets the 95 % interval of the mean difference, paired by seed (Student). *: the interval leaves "
@@ -33,11 +34,12 @@ def results(job: Job, cells: Cells) -> Table:
             shown[_paper(column.name)] = _or_none(row.paper.get(column.name), column)
         rows.append(shown)
     beyond = any(row.beyond for row in experiment.rows.values())
+    cited = any(row.paper for row in experiment.rows.values())
     return Table(
         [Column("row", ""), *_columns(experiment)],
         rows,
         _baselines(job, cells),
-        note=RESULTS_NOTE + (BEYOND_NOTE if beyond else ""),
+        note=RESULTS_NOTE + PAPER_NOTE * cited + BEYOND_NOTE * beyond,
     )
 
 
@@ -138,11 +140,11 @@ def _baselines(job: Job, cells: Cells) -> list[Mapping[str, Cell]]:
 def _baseline(job: Job, column: experiments.Column, cells: Cells, name: str) -> Over | None:
     """One baseline over seeds; rows of one seed share it but for the size of their images."""
     found: dict[int, list[float]] = {}
-    for (row, seed), unit in job.units.items():
+    for row, seed in job.units:
         address = job.address(job.experiment.rows[row], column, seed)
         cell = cells.get(address.key) if address else None
         metrics = (cell or {}).get("baselines", {}).get(name, {})
-        if address and address.metric in metrics and unit.request is not None:
+        if address and address.metric in metrics:
             found.setdefault(seed, []).append(column.scale * metrics[address.metric])
     return Over({seed: fmean(values) for seed, values in sorted(found.items())}) if found else None
 

@@ -82,16 +82,16 @@ class Job:
 
     Attributes:
         experiment: With its rows expanded.
-        units: By row and seed.
+        units: By row and seed; none of rows that are only cited.
     """
 
     experiment: Experiment
     units: Mapping[tuple[str, int], Unit]
 
     def address(self, row: Row, column: Column, seed: int) -> Address | None:
-        """Where the number of a row and column is; None if this scale does not measure the column."""
-        unit = self.units[row.name, seed]
-        for found in unit.evaluations.values():
+        """Where a number is; None if this scale does not measure the column, or the row is only cited."""
+        unit = self.units.get((row.name, seed))
+        for found in unit.evaluations.values() if unit else ():
             if found.name == column.evaluation:
                 return Address(found.key, _metric(column, unit.options))
         return None
@@ -108,7 +108,7 @@ def job_of(experiment: Experiment, scale: Scale) -> Job:
     names = [name for name in scale.evaluate if name in wanted]
     units = {}
     for row in experiment.rows.values():
-        for seed in scale.seeds:
+        for seed in () if row.cited else scale.seeds:
             try:
                 units[row.name, seed] = _unit(experiment, row, seed, names, scale)
             except UserError as error:
