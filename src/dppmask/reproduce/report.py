@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dppmask.figures.option_sweep import Point, draw_option_sweep
+from dppmask.figures.records import draw_records
 from dppmask.figures.report import Block, Commands, Facts, Picture, Points, Section, Text, write_report
 from dppmask.figures.style import figure_bytes
 from dppmask.figures.table import Table
@@ -51,6 +52,7 @@ def section(job: Job, cells: Cells) -> Section:
         Text(f"{_progress(job, cells)} The paper: {experiment.setting}"),
         tables.results(job, cells),
         sweep_picture(job, cells),
+        *pictures(job, cells),
         tables.differences(job, cells),
         Points("Where the paper disagrees with itself", experiment.conflicts)
         if experiment.conflicts
@@ -86,13 +88,28 @@ def sweep_picture(job: Job, cells: Cells) -> Picture | None:
     )
 
 
+def pictures(job: Job, cells: Cells) -> list[Picture]:
+    """What records look like; those that are not measured yet, or not at this scale, are left out."""
+    shown = []
+    for wanted in job.experiment.pictures:
+        for name in wanted.rows:
+            found = job.evaluation(name, wanted.evaluation, job.first_seed)
+            record = None if found is None else cells.record(found.key)
+            if record is not None:
+                row = job.experiment.rows[name].title
+                named = {**record, "subject": {**record["subject"], "source": row}}
+                caption = wanted.caption if len(wanted.rows) == 1 else f"{row}: {wanted.caption}"
+                shown.append(Picture(draw_records(record["protocol"], [named]), caption))
+    return shown
+
+
 def _progress(job: Job, cells: Cells) -> str:
-    keys = {key for unit in job.units.values() for key in unit.evaluations}
-    done = sum(key in cells for key in keys)
+    wanted = job.evaluations
+    done = sum(cells.has(evaluation) for evaluation in wanted.values())
     seeds = sorted({seed for _, seed in job.units})
-    state = "All" if done == len(keys) else f"{done} of"
+    state = "All" if done == len(wanted) else f"{done} of"
     return (
-        f"{state} {len(keys)} cells are measured; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+        f"{state} {len(wanted)} cells are measured; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
     )
 
 
