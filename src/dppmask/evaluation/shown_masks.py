@@ -1,4 +1,4 @@
-"""Masks of a few images as plain data, from which a gallery can be drawn without the images or the encoder."""
+"""Masks of a few images as plain data, from which a gallery can be drawn without images or encoder."""
 
 from collections.abc import Mapping
 from typing import Any

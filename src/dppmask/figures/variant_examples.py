@@ -27,7 +27,9 @@ def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) 
 def recorded_examples(shown: Sequence[Mapping[str, Any]]) -> Examples:
     """The images of the table "shown", which has at least one row."""
     columns = {
-        variant: [None if row["images"][variant] is None else from_png(row["images"][variant]) for row in shown]
+        variant: [
+            None if row["images"][variant] is None else from_png(row["images"][variant]) for row in shown
+        ]
         for variant in shown[0]["images"]
     }
     return Examples(columns, [row["class"] for row in shown])

@@ -108,9 +108,8 @@ def _progress(job: Job, cells: Cells) -> str:
     done = sum(cells.has(evaluation) for evaluation in wanted.values())
     seeds = sorted({seed for _, seed in job.units})
     state = "All" if done == len(wanted) else f"{done} of"
-    return (
-        f"{state} {len(wanted)} cells are measured; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
-    )
+    plural = "s" if len(seeds) > 1 else ""
+    return f"{state} {len(wanted)} cells are measured; seed{plural} {', '.join(map(str, seeds))}."
 
 
 def _commands(job: Job) -> list[str]:

@@ -163,9 +163,9 @@ def swept(experiment: Experiment, scale: Scale) -> Experiment:
 def united(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
     """Each once, by key; its record is kept if anybody wants it."""
     found: dict[str, Evaluation] = {}
-    for evaluation in evaluations:
-        recorded = evaluation.recorded or (evaluation.key in found and found[evaluation.key].recorded)
-        found[evaluation.key] = replace(evaluation, recorded=recorded)
+    for one in evaluations:
+        known = found.get(one.key, one)
+        found[one.key] = replace(one, recorded=one.recorded or known.recorded)
     return found
 
 
