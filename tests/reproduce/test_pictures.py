@@ -1,6 +1,7 @@
 """Records are kept for the pictures that want them, before their cells, and drawn in the report."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,12 @@ def job(content, scale):
     """k-NN of both rows and seeds, of which only the row "dpp" has a picture."""
     content["pictures"] = [WANTED | {"rows": ["dpp"]}]
     return job_of(experiment_of("figure0", content, where=""), scale)
+
+
+@pytest.fixture
+def plain(job, scale):
+    """The same without pictures."""
+    return job_of(replace(job.experiment, pictures=()), scale)
 
 
 @pytest.fixture
@@ -63,14 +70,13 @@ def test_the_record_of_the_first_seed_is_wanted(job, content, scale):
     assert recorded(job_of(every, replace(scale, seeds=(7, 3)))) == {("random", 7, "knn"), ("dpp", 7, "knn")}
 
 
-def test_keys_do_not_depend_on_pictures(job, experiment, scale):
-    plain = job_of(experiment, scale)
+def test_keys_do_not_depend_on_pictures(job, plain):
+    assert recorded(plain) == set()
     for place, unit in plain.units.items():
         assert (job.units[place].key, *job.units[place].evaluations) == (unit.key, *unit.evaluations)
 
 
-def test_a_record_is_wanted_whoever_else_wants_the_cell(job, experiment, scale):
-    plain = job_of(experiment, scale)
+def test_a_record_is_wanted_whoever_else_wants_the_cell(job, plain):
     for jobs in ([job, plain], [plain, job]):
         wanted = [e for unit in merged(jobs) for e in unit.evaluations.values() if e.recorded]
         assert [evaluation.key for evaluation in wanted] == [job.evaluation("dpp", "knn", 0).key]
@@ -144,8 +150,8 @@ def test_records_stand_before_their_cells_and_without_the_folders_of_the_machine
     assert record["command"].startswith("dppmask evaluate")
 
 
-def test_a_cell_that_lacks_its_record_is_measured_again(job, experiment, scale, work, tmp_path):
-    work(job_of(experiment, scale))  # a table measured it, and no picture wanted it
+def test_a_cell_that_lacks_its_record_is_measured_again(job, plain, scale, work, tmp_path):
+    work(plain)  # a table measured it, and no picture wanted it
     path = tmp_path / "results" / "cells.jsonl"
     before = path.read_text()
     cells, units = Cells(path), merged([job])
@@ -165,14 +171,24 @@ def test_a_cell_that_lacks_its_record_is_measured_again(job, experiment, scale, 
     assert not any(missing(unit, cells) for unit in units)
 
 
-def test_a_killed_runner_leaves_a_record_without_a_cell_and_goes_on(job, work, tmp_path, monkeypatch):
+def test_killed_between_record_and_cell_it_measures_that_again(job, work, tmp_path, monkeypatch):
+    wanted = job.evaluation("dpp", "knn", 0)
+    add = Cells.add
+
     def killed(self, cell):
-        raise KeyboardInterrupt
+        if cell["key"] == wanted.key:
+            raise KeyboardInterrupt
+        add(self, cell)
 
     with monkeypatch.context() as patched:
         patched.setattr(Cells, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             work(job)
+    cells = Cells(tmp_path / "results" / "cells.jsonl")
+    assert kept(tmp_path) == {wanted.key}
+    assert not cells.has(wanted)
+    assert pictures(job, cells) == []
+    shutil.rmtree(tmp_path / "work" / "runs")
     _, cells = work(job)
     assert all(cells.has(evaluation) for evaluation in job.evaluations.values())
 

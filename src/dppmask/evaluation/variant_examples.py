@@ -40,14 +40,12 @@ class VariantExamples(Protocol):
         The seed is that of the choice of backgrounds, where foregrounds are cut out.
         """
         examples = background_examples(variant_source(data, seed=seed), self.num_images, split=self.split)
+        written = {
+            variant: [None if image is None else to_png(image) for image in images]
+            for variant, images in examples.columns.items()
+        }
         shown = [
-            {
-                "class": name,
-                "images": {
-                    variant: None if images[row] is None else to_png(images[row])
-                    for variant, images in examples.columns.items()
-                },
-            }
+            {"class": name, "images": {variant: texts[row] for variant, texts in written.items()}}
             for row, name in enumerate(examples.classes)
         ]
         return Result(self.name, metrics={}, tables={"shown": shown})

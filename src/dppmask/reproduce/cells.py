@@ -52,10 +52,9 @@ class Cells:
         is_kept = not evaluation.recorded or self._record_path(evaluation.key).exists()
         return evaluation.key in self and is_kept
 
-    def record(self, key: str) -> Record | None:
-        """The record that was kept for pictures, or None."""
-        path = self._record_path(key)
-        return json.loads(path.read_text()) if path.exists() else None
+    def record(self, key: str) -> Record:
+        """The record that was kept for pictures; :meth:`has` says whether there is one."""
+        return json.loads(self._record_path(key).read_text())
 
     def keep(self, key: str, record: Record) -> None:
         """Keep a record. Call it before :meth:`add`: a cell whose record was wanted never lacks it then.

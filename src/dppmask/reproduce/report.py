@@ -94,11 +94,12 @@ def pictures(job: Job, cells: Cells) -> list[Picture]:
     for wanted in job.experiment.pictures:
         for name in wanted.rows:
             found = job.evaluation(name, wanted.evaluation, job.first_seed)
-            record = None if found is None else cells.record(found.key)
-            if record is not None:
-                row = job.experiment.rows[name].title
-                named = {**record, "subject": {**record["subject"], "source": row}}
-                caption = wanted.caption if len(wanted.rows) == 1 else f"{row}: {wanted.caption}"
+            if found is not None and cells.has(found):
+                record = cells.record(found.key)
+                row = job.experiment.rows[name]
+                title = row.title if row.at is None else f"{row.title}, {row.at}"
+                named = {**record, "subject": {**record["subject"], "source": title}}
+                caption = wanted.caption if len(wanted.rows) == 1 else f"{title}: {wanted.caption}"
                 shown.append(Picture(draw_records(record["protocol"], [named]), caption))
     return shown
 
