@@ -145,6 +145,8 @@ def test_labels_tell_strategies_apart():
         ({"image_size": 60}, "image_size must be a multiple of patch_size 16, got 60"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"kernel_source": "token"}, "kernel_source must be one of tokens, pixels, teacher, got 'token'"),
+        ({"num_shown": -1}, r"num_shown must be in \[0, 64\], the batch_size, got -1"),
+        ({"num_shown": 9, "batch_size": 8}, r"num_shown must be in \[0, 8\], the batch_size, got 9"),
         ({"mask_ratio": 1.0}, r"mask_ratio must be in \(0, 1\), got 1.0"),
     ],
 )

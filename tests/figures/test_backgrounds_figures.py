@@ -5,7 +5,8 @@ from dppmask.data.scene_variants import SceneVariants
 from dppmask.data.scenes import Scenes
 from dppmask.data.variants import VARIANTS
 from dppmask.errors import UserError
-from dppmask.figures.background_examples import background_examples, draw_examples, draw_variants
+from dppmask.evaluation.variant_examples import background_examples
+from dppmask.figures.background_examples import draw_examples, draw_variants
 from dppmask.figures.backgrounds import MATRICES, background_bars, draw
 from dppmask.figures.style import figure_bytes
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -21,8 +22,9 @@ PATIENCE = 300.0
 
 @pytest.fixture
 def job(content, scale):
-    """One training of 16 steps with random masks; one of its two evaluations cannot be done."""
+    """One training of 16 steps with random masks; one of its two evaluations cannot be done, one is drawn."""
     del content["rows"]["dpp"]
+    content["pictures"] = [{"caption": "The scores.", "evaluation": "knn"}]
     broken = Request((), {"protocol": {"init_args": {"k": [100]}}})
     long = scale.pretrain["mae"].then(Request((), {"epochs": 4}))
     evaluate = {**scale.evaluate, "finetune": scale.evaluate["knn"].then(broken)}
@@ -56,6 +58,7 @@ def told(job, scale, path, monkeypatch):
     folder = path.parent / "told"
     folder.mkdir()
     (folder / path.name).write_text("".join(json.dumps(cell) + "\n" for cell in lines))
+    shutil.copytree(path.parent / "records", folder / "records")
     html = report.write_reports([job], scale, Cells(folder / path.name), folder)
     return html.read_text(), html.with_suffix(".md").read_text()
 
@@ -80,3 +83,4 @@ def test_killed_and_started_again_it_gives_the_same_report(tmp_path, job, scale,
         assert len(environment["resumed"]) == (name == "disturbed")
     assert reports[0] == reports[1]
     assert "40.00" in reports[0][1]
+    assert "![The scores.]" in reports[0][1]

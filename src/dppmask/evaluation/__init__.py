@@ -14,6 +14,7 @@ from dppmask.evaluation.mask_statistics import MaskStatistics
 from dppmask.evaluation.multilabel import MultiLabel
 from dppmask.evaluation.multilabel_finetune import MultiLabelFinetune
 from dppmask.evaluation.run import evaluate
+from dppmask.evaluation.variant_examples import VariantExamples
 
 __all__ = [
     "KNN",
@@ -32,6 +33,7 @@ __all__ = [
     "Protocol",
     "Result",
     "Subject",
+    "VariantExamples",
     "evaluate",
     "extract",
 ]

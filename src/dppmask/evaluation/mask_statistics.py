@@ -17,6 +17,7 @@ from dppmask.evaluation import mask_measures as measures
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
 from dppmask.evaluation.mask_measures import Found, PatchObjects, beside_random, ratio
+from dppmask.evaluation.shown_masks import shown_masks
 from dppmask.evaluation.strategies import check_known, compared_strategies, default_source, open_several
 from dppmask.masks import DPPMask, Mask, MaskContext, MaskStrategy, PurgeSchedule, num_masked_for
 from dppmask.masks.base import check_ratio
@@ -55,6 +56,8 @@ class MaskStatistics(Protocol):
         bandwidth: σ of that kernel.
         image_size: Where there is no encoder: side of the images.
         patch_size: Where there is no encoder: side of a patch.
+        num_shown: How many images, from the first on, the table "shown" holds with a mask of every strategy;
+            see :func:`~dppmask.evaluation.shown_masks.shown_masks`.
 
     Raises:
         UserError: If an argument is outside its range.
@@ -74,6 +77,7 @@ class MaskStatistics(Protocol):
         bandwidth: float = 1.0,
         image_size: int = 224,
         patch_size: int = 16,
+        num_shown: int = 0,
     ) -> None:
         check_ratio(mask_ratio)
         if num_masks < 2:
@@ -91,6 +95,8 @@ class MaskStatistics(Protocol):
             raise UserError(f"patch_size must be at least 1, got {patch_size}")
         if image_size < 1 or image_size % patch_size:
             raise UserError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}")
+        if not 0 <= num_shown <= batch_size:
+            raise UserError(f"num_shown must be in [0, {batch_size}], the batch_size, got {num_shown}")
         self.masks = None if masks is None else tuple(masks)
         self.mask_ratio = mask_ratio
         self.num_masks = num_masks
@@ -101,6 +107,7 @@ class MaskStatistics(Protocol):
         self.bandwidth = bandwidth
         self.image_size = image_size
         self.patch_size = patch_size
+        self.num_shown = num_shown
 
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
         """See :meth:`~dppmask.evaluation.base.Protocol.run`; the seed is that of the masks."""
@@ -109,9 +116,12 @@ class MaskStatistics(Protocol):
         kernel_source = self.kernel_source or default_source(subject)
         tallies = {label: Tally() for label in strategies}
         needs = frozenset().union(*(strategy.needs for strategy in strategies.values()))
-        for index, batch in enumerate(self._batches(part, subject, needs)):
+        view = self._view(part, subject)
+        shown: list[dict[str, Any]] = []
+        for index, batch in enumerate(self._batches(part, view, subject, needs)):
             num_masked = num_masked_for(self.mask_ratio, batch.context.num_patches)
             features = read_features(batch.context, kernel_source)
+            first: dict[str, Mask] = {}
             for label, strategy in strategies.items():
                 masks = []
                 for number in range(self.num_masks):
@@ -120,8 +130,12 @@ class MaskStatistics(Protocol):
                     masks.append(mask)
                     tallies[label].milliseconds.append(milliseconds)
                 tallies[label].add(measure(strategy, masks, batch, features, bandwidth=self.bandwidth))
+                first[label] = masks[0]
+            if index == 0:
+                shown = shown_masks(batch, first, view.transform, count=self.num_shown)
         keep_share = 1.0 - num_masked / batch.context.num_patches
-        return summarise(strategies, tallies, keep_share=keep_share)
+        result = summarise(strategies, tallies, keep_share=keep_share)
+        return replace(result, tables={**result.tables, "shown": shown}) if shown else result
 
     def _strategies(self, subject: Subject) -> dict[str, MaskStrategy]:
         """By label, RandomMask first."""
@@ -130,13 +144,16 @@ class MaskStatistics(Protocol):
             check_known(subject, {"the kernel of log_det": frozenset({self.kernel_source})})
         return strategies
 
-    def _batches(self, part: Part, subject: Subject, needs: frozenset[str]) -> Iterator[MeasuredBatch]:
+    def _view(self, part: Part, subject: Subject) -> PatchView:
+        """As the encoder sees the images, or of the sizes given."""
+        if subject.encoder is None:
+            return PatchView.square(self.image_size, self.patch_size, part.images)
+        return PatchView.of(subject.encoder, part.images)
+
+    def _batches(
+        self, part: Part, view: PatchView, subject: Subject, needs: frozenset[str]
+    ) -> Iterator[MeasuredBatch]:
         """Batches of this protocol's own size: the noise of a mask depends on it."""
-        encoder, images = subject.encoder, part.images
-        if encoder is None:
-            view = PatchView.square(self.image_size, self.patch_size, images)
-        else:
-            view = PatchView.of(encoder, images)
         return measured_batches(
             part,
             replace(subject, compute=replace(subject.compute, batch_size=self.batch_size)),

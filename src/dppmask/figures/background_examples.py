@@ -1,16 +1,12 @@
 """Images with other backgrounds and without foreground, side by side (Fig. 5 of the paper)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from dppmask.data.background_builder import variant_source
 from dppmask.data.base import ImageSource, Split
-from dppmask.data.variants import VariantPart, VariantSource
-from dppmask.errors import UserError
+from dppmask.evaluation.variant_examples import Examples, background_examples
 from dppmask.figures.patches import show_image
 from dppmask.figures.style import QUIET, check_picture_path, new_figure, save_figure, styled
 
@@ -25,36 +21,6 @@ _TITLES = {
     "only_bg_b": "box black",
     "only_bg_t": "box tiled",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """What is drawn.
-
-    Attributes:
-        columns: Variant → an image uint8 ``[3, H, W]`` per row, None where that foreground is not there.
-        classes: Of each row.
-    """
-
-    columns: dict[str, list[Tensor | None]]
-    classes: list[str]
-
-
-def background_examples(source: VariantSource, num_images: int, *, split: Split = "val") -> Examples:
-    """Foregrounds evenly spread over the first variant, in all variants.
-
-    Raises:
-        UserError: If the count is below 1, or a part cannot be opened.
-    """
-    if num_images < 1:
-        raise UserError(f"num_images must be at least 1, got {num_images}")
-    parts = {name: source.variant(name).split(split) for name in source.variants(split)}
-    first = next(iter(parts.values()))
-    count = min(num_images, len(first))
-    chosen = [_foreground(first, i * len(first) // count) for i in range(count)]
-    names = first.class_names or []
-    columns = {name: _images(part, chosen) for name, part in parts.items()}
-    return Examples(columns, [names[label] for label, _ in chosen])
 
 
 @styled()
@@ -96,13 +62,3 @@ def draw_variants(
     path = check_picture_path(out)
     examples = background_examples(variant_source(data, seed=seed), num_images, split=split)
     return save_figure(draw_examples(examples), path)
-
-
-def _foreground(part: VariantPart, index: int) -> tuple[int, str]:
-    return part.label(index), part.foreground(index)
-
-
-def _images(part: VariantPart, foregrounds: Sequence[tuple[int, str]]) -> list[Tensor | None]:
-    """The image of each foreground in one variant."""
-    places = {_foreground(part, index): index for index in range(len(part))}
-    return [part[places[one]].image if one in places else None for one in foregrounds]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from torch import Tensor
 
@@ -95,17 +95,18 @@ def title_of(strategy: MaskStrategy) -> str:
     >>> title_of(DPPMask(purge_ratio=0.1, source="pixels"))
     'DPPMask τ=0.1\\nsource=pixels'
     """
-    return _title(specs.describe(strategy))
+    return described_title(specs.describe(strategy))
 
 
-def _title(spec: Mapping[str, Any]) -> str:
+def described_title(spec: Mapping[str, Any]) -> str:
+    """The title of a strategy as plain data, ``class_path`` and ``init_args``."""
     defaults = specs.describe(specs.locate(spec["class_path"]))["init_args"]
     title, below = spec["class_path"].rpartition(".")[2], ""
     for name, value in spec["init_args"].items():
         if name in _SYMBOLS:
             title += f" {_SYMBOLS[name]}={value:g}"
         elif isinstance(value, Mapping):
-            below += f"\nof {_title(value)}"
+            below += f"\nof {described_title(value)}"
         elif value != defaults.get(name):
             below += f"\n{name}={value}"
     return title + below
@@ -114,15 +115,22 @@ def _title(spec: Mapping[str, Any]) -> str:
 @styled()
 def draw_gallery(gallery: Gallery, *, figure: Figure | None = None) -> Figure:
     """One row per image, one column per strategy; hidden patches covered, greedy picks outlined."""
-    num_rows, num_columns = len(gallery.images), 1 + len(gallery.masks)
+    figure = new_figure(*gallery_size(gallery), layout="compressed") if figure is None else figure
+    fill_gallery(figure, gallery)
+    return figure
+
+
+def gallery_size(gallery: Gallery) -> tuple[float, float]:
+    """Width and height of the picture in inches."""
+    num_columns = 1 + len(gallery.masks)
     height, width = gallery.images.shape[-2:]
-    if figure is None:
-        figure = new_figure(
-            max(_CELL * num_columns, 3 * _CELL),
-            (_CELL - 0.05) * num_rows * height / width + 0.9,
-            layout="compressed",
-        )
-    axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    return max(_CELL * num_columns, 3 * _CELL), (_CELL - 0.05) * len(gallery.images) * height / width + 0.9
+
+
+def fill_gallery(figure: Figure | SubFigure, gallery: Gallery) -> None:
+    """What :func:`draw_gallery` draws, as a part of another figure."""
+    height, width = gallery.images.shape[-2:]
+    axes = figure.subplots(len(gallery.images), 1 + len(gallery.masks), squeeze=False)
     for row, image in enumerate(gallery.images):
         show_image(axes[row, 0], image)
     axes[0, 0].set_title("original", loc="center")
@@ -146,7 +154,6 @@ def draw_gallery(gallery: Gallery, *, figure: Figure | None = None) -> Figure:
         handles=_legend(gallery), title=gallery.note, loc="outside lower center", ncols=3, **SWATCHES
     )
     legend.get_title().set_color(QUIET)
-    return figure
 
 
 def _count(mask: Mask) -> str:

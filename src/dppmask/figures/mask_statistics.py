@@ -1,14 +1,19 @@
-"""What masks do, against the purge ratio: objects lost, greedy picks, log-determinant, spread, overlap."""
+"""What masks do, against the purge ratio: objects lost, greedy picks, log-determinant, spread, overlap.
+
+Below it the masks of a few images, where the record holds some.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import PercentFormatter
 
 from dppmask.errors import UserError
+from dppmask.figures.mask_gallery import Gallery, fill_gallery, gallery_size
+from dppmask.figures.shown_masks import recorded_gallery
 from dppmask.figures.style import DPP, RANDOM, SERIES, WIDE, new_figure, styled
 from dppmask.figures.sweeps import Sweep, sweep_of
 
@@ -48,7 +53,7 @@ def sweeps(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sweep
 
 
 def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) -> Figure:
-    """The statistics of one record of ``MaskStatistics``.
+    """The statistics of one record of ``MaskStatistics``, and below them the masks that it shows.
 
     Raises:
         UserError: If there are several records: their masks were drawn on different images.
@@ -57,22 +62,50 @@ def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) 
         raise UserError(
             f"MaskStatistics draws one record, got {len(records)}; give a file that holds only one"
         )
-    return draw_statistics(sweeps(records[0]["tables"]), figure=figure)
+    tables = records[0]["tables"]
+    found = sweeps(tables)
+    if not tables.get("shown"):
+        return draw_statistics(found, figure=figure)
+    return draw_with_gallery(found, recorded_gallery(tables["shown"], tables["strategies"]), figure=figure)
+
+
+@styled()
+def draw_with_gallery(
+    found: Mapping[str, Sweep], gallery: Gallery, *, figure: Figure | None = None
+) -> Figure:
+    """Statistics above, masks of a few images below."""
+    above, (width, below) = _height(found), gallery_size(gallery)
+    figure = new_figure(max(WIDE, width), above + below) if figure is None else figure
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[above, below])[:, 0]
+    _fill(parts[0], found)
+    fill_gallery(parts[1], gallery)
+    return figure
 
 
 @styled()
 def draw_statistics(found: Mapping[str, Sweep], *, figure: Figure | None = None) -> Figure:
     """One panel per statistic, three a row; bars and bands are ± one standard error."""
-    num_rows = -(-len(found) // 3)
-    figure = new_figure(WIDE, 2.35 * num_rows + 0.3) if figure is None else figure
-    axes = figure.subplots(num_rows, min(3, len(found)), squeeze=False).flatten()
+    figure = new_figure(WIDE, _height(found)) if figure is None else figure
+    _fill(figure, found)
+    return figure
+
+
+def _height(found: Mapping[str, Sweep]) -> float:
+    return 2.35 * _num_rows(found) + 0.3
+
+
+def _num_rows(found: Mapping[str, Sweep]) -> int:
+    return -(-len(found) // 3)
+
+
+def _fill(figure: Figure | SubFigure, found: Mapping[str, Sweep]) -> None:
+    axes = figure.subplots(_num_rows(found), min(3, len(found)), squeeze=False).flatten()
     for place, (name, sweep) in zip(axes, found.items(), strict=False):
         draw_sweep(place, sweep, PANELS[name])
     for place in axes[len(found) :]:
         place.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    return figure
 
 
 @styled()

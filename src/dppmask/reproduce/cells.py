@@ -1,4 +1,7 @@
-"""``cells.jsonl``: one line for every measurement that is done. Work adds up here, and nowhere else."""
+"""``cells.jsonl``: one line for every measurement that is done. Work adds up here, and nowhere else.
+
+Beside it, ``records/KEY.json`` holds the whole record of a measurement that a picture is drawn from.
+"""
 
 import fcntl
 import json
@@ -11,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dppmask.errors import UserError
-from dppmask.files import write_text
+from dppmask.files import write_json, write_text
+from dppmask.reproduce.units import Evaluation
 
-CELLS = "cells.jsonl"
+CELLS, RECORDS = "cells.jsonl", "records"
 Cell = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Cells:
@@ -41,6 +46,26 @@ class Cells:
     def get(self, key: str) -> Cell | None:
         """The cell, or None if it is not measured yet."""
         return self._cells.get(key)
+
+    def has(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluation is done: its line stands and, where a picture wants it, its record."""
+        is_kept = not evaluation.recorded or self._record_path(evaluation.key).exists()
+        return evaluation.key in self and is_kept
+
+    def record(self, key: str) -> Record:
+        """The record that was kept for pictures; :meth:`has` says whether there is one."""
+        return json.loads(self._record_path(key).read_text())
+
+    def keep(self, key: str, record: Record) -> None:
+        """Keep a record. Call it before :meth:`add`: a cell whose record was wanted never lacks it then.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        write_json(self._record_path(key), record)
+
+    def _record_path(self, key: str) -> Path:
+        return self.path.parent / RECORDS / f"{key}.json"
 
     def values(self) -> list[Cell]:
         """All cells, in the order of their keys: which runner was first must not be seen in a report."""

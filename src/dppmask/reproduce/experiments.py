@@ -1,4 +1,4 @@
-"""An experiment: rows × columns of a table or figure, with the paper's numbers."""
+"""An experiment: rows × columns of a table or figure, with the paper's numbers, and pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,6 +77,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What a record of an evaluation looks like, as ``dppmask plot`` draws it: one for each row.
+
+    Attributes:
+        caption: What is to be seen.
+        evaluation: Which evaluation of the scale; its record is that of the scale's first seed.
+        rows: Names of the rows.
+    """
+
+    caption: str
+    evaluation: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One table or figure.
 
@@ -86,10 +101,11 @@ class Experiment:
         reference: Where the paper has it.
         setting: What the paper did, in sentences.
         rows: By name, in order.
-        columns: By name, in order.
+        columns: By name, in order; none where there are pictures only.
         choices: What the paper leaves open, and what was chosen here.
         conflicts: Where the paper's own numbers or sentences disagree.
         sweep: The option that varies along the x-axis; None for a table.
+        pictures: In order.
     """
 
     name: str
@@ -101,6 +117,7 @@ class Experiment:
     choices: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     sweep: str | None = None
+    pictures: tuple[Picture, ...] = ()
 
 
 def experiment_names() -> list[str]:
@@ -132,11 +149,14 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
     content = check_keys(
         content,
         where,
-        required=("title", "reference", "setting", "rows", "columns"),
-        optional=("method", "baseline", "choices", "conflicts", "sweep"),
+        required=("title", "reference", "setting", "rows"),
+        optional=("columns", "pictures", "method", "baseline", "choices", "conflicts", "sweep"),
     )
+    if not (content.get("columns") or content.get("pictures")):
+        raise UserError(f"{where} needs columns or pictures")
     columns = {
-        key: _column(key, entry, f"{where}: column {key}") for key, entry in content["columns"].items()
+        key: _column(key, entry, f"{where}: column {key}")
+        for key, entry in (content.get("columns") or {}).items()
     }
     rows = {key: _row(key, entry, content, f"{where}: row {key}") for key, entry in content["rows"].items()}
     for row in rows.values():
@@ -159,6 +179,10 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
         tuple(content.get("choices", ())),
         tuple(content.get("conflicts", ())),
         content.get("sweep"),
+        tuple(
+            _picture(entry, rows, f"{where}: picture {number}")
+            for number, entry in enumerate(content.get("pictures") or (), 1)
+        ),
     )
 
 
@@ -169,6 +193,18 @@ def _column(name: str, entry: Any, where: str) -> Column:
         **check_keys(entry, where, required=("evaluation", "metric"), optional=known)
         | {"title": entry.get("title", name)},
     )
+
+
+def _picture(entry: Any, rows: Mapping[str, Row], where: str) -> Picture:
+    """Of all rows, where none are named."""
+    entry = check_keys(entry, where, required=("caption", "evaluation"), optional=("rows",))
+    if entry["evaluation"] == TRAINING:
+        raise UserError(f"{where}: a training leaves no record to draw; name an evaluation of the scales")
+    named = entry.get("rows", list(rows))
+    for name in named:
+        if name not in rows:
+            raise UserError(f"{where}: {name!r} is no row; {nearest(str(name), rows)}")
+    return Picture(entry["caption"].strip(), entry["evaluation"], tuple(named))
 
 
 def _row(name: str, entry: Any, content: Mapping[str, Any], where: str) -> Row:

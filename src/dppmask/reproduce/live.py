@@ -34,9 +34,10 @@ def table(progress: Progress, jobs: Sequence[Job], cells: Cells, machine: Machin
     for heading in ("experiment", "cells", "done", "failed"):
         shown.add_column(heading, justify="left" if heading == "experiment" else "right")
     for job in jobs:
-        keys = {key for unit in job.units.values() for key in unit.evaluations}
-        done, failed = sum(key in cells for key in keys), len(keys & progress.failures.keys())
-        shown.add_row(job.experiment.name, str(len(keys)), str(done), str(failed) if failed else "")
+        wanted = job.evaluations
+        done = sum(cells.has(evaluation) for evaluation in wanted.values())
+        failed = len(wanted.keys() & progress.failures.keys())
+        shown.add_row(job.experiment.name, str(len(wanted)), str(done), str(failed) if failed else "")
     shown.add_section()
     for number, unit in sorted(progress.running.items()):
         shown.add_row(f"[{number}] {unit.title}", state(unit, machine), "", "")

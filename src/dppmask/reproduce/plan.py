@@ -180,15 +180,14 @@ def _experiments(jobs: Sequence[Job], cells: Cells) -> Table:
     rows: list[Mapping[str, Cell]] = []
     for job in jobs:
         units = {unit.key: unit for unit in job.units.values()}
-        keys = {key for unit in units.values() for key in unit.evaluations}
         rows.append(
             {
                 "name": f"{job.experiment.name}: {job.experiment.title}",
                 "rows": len(job.experiment.rows),
                 "seeds": len({seed for _, seed in job.units}),
                 "runs": sum(unit.request is not None for unit in units.values()),
-                "cells": len(keys),
-                "done": sum(key in cells for key in keys),
+                "cells": len(job.evaluations),
+                "done": sum(cells.has(evaluation) for evaluation in job.evaluations.values()),
             }
         )
     return Table(_EXPERIMENTS, rows, note="Runs that several experiments need are trained once.")

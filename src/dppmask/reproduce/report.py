@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dppmask.figures.option_sweep import Point, draw_option_sweep
+from dppmask.figures.records import draw_records
 from dppmask.figures.report import Block, Commands, Facts, Picture, Points, Section, Text, write_report
 from dppmask.figures.style import figure_bytes
 from dppmask.figures.table import Table
@@ -51,6 +52,7 @@ def section(job: Job, cells: Cells) -> Section:
         Text(f"{_progress(job, cells)} The paper: {experiment.setting}"),
         tables.results(job, cells),
         sweep_picture(job, cells),
+        *pictures(job, cells),
         tables.differences(job, cells),
         Points("Where the paper disagrees with itself", experiment.conflicts)
         if experiment.conflicts
@@ -86,14 +88,29 @@ def sweep_picture(job: Job, cells: Cells) -> Picture | None:
     )
 
 
+def pictures(job: Job, cells: Cells) -> list[Picture]:
+    """What records look like; those that are not measured yet, or not at this scale, are left out."""
+    shown = []
+    for wanted in job.experiment.pictures:
+        for name in wanted.rows:
+            found = job.evaluation(name, wanted.evaluation, job.first_seed)
+            if found is not None and cells.has(found):
+                record = cells.record(found.key)
+                row = job.experiment.rows[name]
+                title = row.title if row.at is None else f"{row.title}, {row.at}"
+                named = {**record, "subject": {**record["subject"], "source": title}}
+                caption = wanted.caption if len(wanted.rows) == 1 else f"{title}: {wanted.caption}"
+                shown.append(Picture(draw_records(record["protocol"], [named]), caption))
+    return shown
+
+
 def _progress(job: Job, cells: Cells) -> str:
-    keys = {key for unit in job.units.values() for key in unit.evaluations}
-    done = sum(key in cells for key in keys)
+    wanted = job.evaluations
+    done = sum(cells.has(evaluation) for evaluation in wanted.values())
     seeds = sorted({seed for _, seed in job.units})
-    state = "All" if done == len(keys) else f"{done} of"
-    return (
-        f"{state} {len(keys)} cells are measured; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
-    )
+    state = "All" if done == len(wanted) else f"{done} of"
+    plural = "s" if len(seeds) > 1 else ""
+    return f"{state} {len(wanted)} cells are measured; seed{plural} {', '.join(map(str, seeds))}."
 
 
 def _commands(job: Job) -> list[str]:

@@ -44,7 +44,8 @@ def reproduce(
         names: table1 … table9, figure1 … figure8, the path of an experiment of your own, or all.
         scale: How much of everything: smoke, tiny, small or paper.
         plan: Say what it would cost, and start nothing.
-        results: Folder of cells.jsonl and the reports; docs/results by default, work/smoke for smoke.
+        results: Folder of cells.jsonl, the records behind pictures and the reports; docs/results by default,
+            work/smoke for smoke.
         work: Folder of the runs, which go as soon as their cells stand.
         seeds: Of the runs; those of the scale by default.
         jobs: Processes at a time: one per GPU by default, or per core where there is none.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.files import append_line
-from dppmask.reproduce.cells import Cell, Cells, locked
+from dppmask.reproduce.cells import Cell, Cells, Record, locked
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.pool import Pool, Worker
 from dppmask.reproduce.units import Evaluation, Unit
@@ -85,8 +86,8 @@ def run_units(
 
 
 def missing(unit: Unit, cells: Cells) -> list[Evaluation]:
-    """The evaluations of a unit without a cell, in the order in which to do them."""
-    lacking = [evaluation for evaluation in unit.evaluations.values() if evaluation.key not in cells]
+    """The evaluations of a unit that are not done, in the order in which to do them."""
+    lacking = [evaluation for evaluation in unit.evaluations.values() if not cells.has(evaluation)]
     return sorted(lacking, key=lambda evaluation: evaluation.place)
 
 
@@ -117,6 +118,17 @@ def cell_of(unit: Unit, evaluation: Evaluation, record: dict[str, Any]) -> Cell:
     }
 
 
+def record_of(unit: Unit, evaluation: Evaluation, record: Record) -> Record:
+    """A whole record, without the folders of the machine it was made on."""
+    return {
+        **record,
+        "settings": specs.describe(specs.build(evaluation.options["protocol"])),
+        "data": evaluation.options["data"],
+        "subject": {**record["subject"], "source": RUN if unit.request else None},
+        "command": commands(unit, evaluation)[-1],
+    }
+
+
 def _begin(worker: Worker, unit: Unit, tasks: dict[str, Any], progress: Progress) -> None:
     worker.task = unit
     progress.running[worker.number] = unit
@@ -138,7 +150,10 @@ def _record(
         return
     match event["event"]:
         case "cell":
-            cells.add(cell_of(unit, unit.evaluations[event["key"]], event["record"]))
+            evaluation = unit.evaluations[event["key"]]
+            if evaluation.recorded:
+                cells.keep(evaluation.key, record_of(unit, evaluation, event["record"]))
+            cells.add(cell_of(unit, evaluation, event["record"]))
         case "failed":
             _fail(unit, event["key"], event["error"], event["traceback"], machine, progress)
         case "died":

@@ -22,9 +22,11 @@ DIFFERENCES_NOTE = (
 )
 
 
-def results(job: Job, cells: Cells) -> Table:
-    """Rows × columns, with the paper's number right of each measured one."""
+def results(job: Job, cells: Cells) -> Table | None:
+    """Rows × columns, with the paper's number right of each measured one; None where there are no columns."""
     experiment = job.experiment
+    if not experiment.columns:
+        return None
     rows: list[Mapping[str, Cell]] = []
     for row in experiment.rows.values():
         shown: dict[str, Cell] = {"row": _title(row)}

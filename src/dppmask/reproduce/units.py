@@ -1,6 +1,6 @@
 """Experiments at a scale as units of work: each pre-training once, with every evaluation wanted of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ class Evaluation:
         request: What one would type; None for the training itself.
         options: Every option as plain data.
         identity: What decides its numbers.
+        recorded: Whether its whole record is kept beside its cell, for a picture.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Evaluation:
     request: Request | None = None
     options: Options = field(default_factory=dict)
     identity: Options = field(default_factory=dict)
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,34 @@ class Job:
 
     Attributes:
         experiment: With its rows expanded.
-        units: By row and seed; none of rows that are only cited.
+        units: By row and seed, none of rows that are only cited; the first seed is the one that pictures show.
     """
 
     experiment: Experiment
     units: Mapping[tuple[str, int], Unit]
 
+    @property
+    def first_seed(self) -> int:
+        """The seed that pictures show."""
+        return next(seed for _, seed in self.units)
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """All that is to be measured, by key."""
+        return united(found for unit in self.units.values() for found in unit.evaluations.values())
+
+    def evaluation(self, row: str, name: str, seed: int) -> Evaluation | None:
+        """An evaluation of a row by name; None if it is not done at this scale, or the row is only cited."""
+        unit = self.units.get((row, seed))
+        found = unit.evaluations.values() if unit else ()
+        return next((evaluation for evaluation in found if evaluation.name == name), None)
+
     def address(self, row: Row, column: Column, seed: int) -> Address | None:
         """Where a number is; None if this scale does not measure the column, or the row is only cited."""
-        unit = self.units.get((row.name, seed))
-        for found in unit.evaluations.values() if unit else ():
-            if found.name == column.evaluation:
-                return Address(found.key, _metric(column, unit.options))
-        return None
+        found = self.evaluation(row.name, column.evaluation, seed)
+        if found is None:
+            return None
+        return Address(found.key, _metric(column, self.units[row.name, seed].options))
 
 
 def job_of(experiment: Experiment, scale: Scale) -> Job:
@@ -104,13 +121,13 @@ def job_of(experiment: Experiment, scale: Scale) -> Job:
         UserError: If a recipe is missing or an option is wrong, naming the row.
     """
     experiment = swept(experiment, scale)
-    wanted = {column.evaluation for column in experiment.columns.values()}
-    names = [name for name in scale.evaluate if name in wanted]
+    seeds = scale.seeds if experiment.columns else scale.seeds[:1]
     units = {}
     for row in experiment.rows.values():
-        for seed in () if row.cited else scale.seeds:
+        for seed in () if row.cited else seeds:
+            shown = _shown(experiment, row) if seed == seeds[0] else set()
             try:
-                units[row.name, seed] = _unit(experiment, row, seed, names, scale)
+                units[row.name, seed] = _unit(experiment, row, seed, shown, scale)
             except UserError as error:
                 raise UserError(f"{experiment.name}, row {row.name}: {error}") from None
     return Job(experiment, units)
@@ -137,7 +154,20 @@ def swept(experiment: Experiment, scale: Scale) -> Experiment:
                 baseline=row.baseline and f"{row.baseline}@{value}",
                 at=value,
             )
-    return replace(experiment, rows=rows)
+    pictures = (
+        replace(one, rows=tuple(f"{row}@{value}" for value in scale.sweeps[option] for row in one.rows))
+        for one in experiment.pictures
+    )
+    return replace(experiment, rows=rows, pictures=tuple(pictures))
+
+
+def united(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
+    """Each once, by key; its record is kept if anybody wants it."""
+    found: dict[str, Evaluation] = {}
+    for one in evaluations:
+        known = found.get(one.key, one)
+        found[one.key] = replace(one, recorded=one.recorded or known.recorded)
+    return found
 
 
 def merged(jobs: Iterable[Job]) -> list[Unit]:
@@ -148,11 +178,19 @@ def merged(jobs: Iterable[Job]) -> list[Unit]:
         if known is None:
             found[unit.key] = unit
         else:
-            found[unit.key] = replace(known, evaluations={**known.evaluations, **unit.evaluations})
+            both = [*known.evaluations.values(), *unit.evaluations.values()]
+            found[unit.key] = replace(known, evaluations=united(both))
     return sorted(found.values(), key=lambda unit: unit.seed)
 
 
-def _unit(experiment: Experiment, row: Row, seed: int, names: Iterable[str], scale: Scale) -> Unit:
+def _shown(experiment: Experiment, row: Row) -> set[str]:
+    """Names of the evaluations of which a row has a picture."""
+    return {picture.evaluation for picture in experiment.pictures if row.name in picture.rows}
+
+
+def _unit(experiment: Experiment, row: Row, seed: int, shown: Collection[str], scale: Scale) -> Unit:
+    wanted = {*shown, *(column.evaluation for column in experiment.columns.values())}
+    names = [name for name in scale.evaluate if name in wanted]
     title = f"{experiment.name}: {row.title}{'' if row.at is None else f', {row.at}'}, seed {seed}"
     if row.method is None:
         request, options, identity, key = None, row.pretrain.given(), {}, None
@@ -161,14 +199,14 @@ def _unit(experiment: Experiment, row: Row, seed: int, names: Iterable[str], sca
         options = pretraining(request)
         identity = training_identity(options)
         key = run_key(identity)
-    found = _evaluations([*names, *([] if key is None else [TRAINING])], scale, options, key, seed)
+    found = _evaluations([*names, *([] if key is None else [TRAINING])], shown, scale, options, key, seed)
     if key is None:
         key = fingerprint(sorted(found))
     return Unit(key, title, scale.name, row.method, seed, request, options, identity, found)
 
 
 def _evaluations(
-    names: Iterable[str], scale: Scale, run: Options, key: str | None, seed: int
+    names: Iterable[str], shown: Collection[str], scale: Scale, run: Options, key: str | None, seed: int
 ) -> dict[str, Evaluation]:
     def one(name: str) -> Evaluation:
         if name == TRAINING:
@@ -177,9 +215,11 @@ def _evaluations(
         options = evaluation(request)
         identity = evaluation_identity(options)
         place = 1 + list(scale.evaluate).index(name)
-        return Evaluation(name, cell_key(key, identity, seed), place, request, options, identity)
+        return Evaluation(
+            name, cell_key(key, identity, seed), place, request, options, identity, recorded=name in shown
+        )
 
-    return {found.key: found for found in map(one, names)}
+    return united(map(one, names))
 
 
 def _owned(request: Request, run: Options) -> Request:
