@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
 from dppmask.data.png import from_png
 from dppmask.errors import UserError
@@ -19,7 +20,13 @@ Row = Mapping[str, Any]
 
 OBJECT = "#ffb000"  # outline of the object
 KEPT, LOST = SERIES[2], SERIES[0]
-TITLES = {"kept": "object kept", "lost": "object lost"}
+TITLES = [
+    ("image", INK),
+    ("object kept", KEPT),
+    ("filled in", KEPT),
+    ("object lost", LOST),
+    ("filled in", LOST),
+]
 _TITLE = 12  # points: readable where the picture is as wide as a column, half of its size
 _LABEL = 10.5
 
@@ -45,13 +52,49 @@ def draw(records: Sequence[Mapping[str, Any]], *, figure: Figure | None = None) 
 def draw_lost_objects(shown: Sequence[Row], *, figure: Figure | None = None) -> Figure:
     """A row for each object: the image, then for both masks what is visible and what the network makes of it.
 
-    Below each reconstruction stand the visible share of the object and the error of its hidden pixels.
+    The object is outlined. Below stand the share of it that is visible, and the error of its hidden pixels.
     """
     height, width = from_png(shown[0]["original"]).shape[1:]
-    cell = WIDE / 5
     if figure is None:
-        figure = new_figure(WIDE, (cell * height / width + 0.45) * len(shown) + 0.6, layout="compressed")
+        size = WIDE, (WIDE / 5 * height / width + 0.2) * len(shown) + 0.35
+        figure = new_figure(*size, layout="compressed")
     axes = figure.subplots(len(shown), 5, squeeze=False)
+    for column, (title, colour) in enumerate(TITLES):
+        axes[0, column].set_title(title, color=colour, loc="center", fontsize=_TITLE)
     for places, row in zip(axes, shown, strict=True):
         draw_object(places, row)
     return figure
+
+
+def draw_object(places: Sequence[Axes], row: Row) -> None:
+    """One row of the figure, on five axes."""
+    original, item = from_png(row["original"]), from_png(row["object_pixels"])[0] > 0
+    _show(places[0], original, item)
+    for kind, (visible, filled) in {"kept": places[1:3], "lost": places[3:5]}.items():
+        made = row[kind]
+        _show(visible, _covered(original, made["visible"], row["grid"]), item)
+        _show(filled, from_png(made["reconstruction"]), item)
+        visible.set_xlabel(f"{made['visible_share']:.0%} visible", color=QUIET, fontsize=_LABEL, labelpad=3)
+        filled.set_xlabel(f"error {made['error']:.3f}", color=QUIET, fontsize=_LABEL, labelpad=3)
+
+
+def _covered(original: Tensor, visible: Sequence[int], grid: Sequence[int]) -> Tensor:
+    rows, columns = grid
+    mask = Mask.from_ids_keep(torch.tensor([list(visible)]), num_patches=rows * columns)
+    return cover_hidden(original[None], mask.masked, (rows, columns))[0]
+
+
+def _show(axes: Axes, image: Tensor, item: Tensor) -> None:
+    """An image with the outline of an object, bool ``[H, W]``, along the edges of its pixels."""
+    show_image(axes, image)
+    axes.add_collection(LineCollection(edges(item), colors=OBJECT, linewidths=1.2, capstyle="projecting"))
+
+
+def edges(item: Tensor) -> list[list[tuple[float, float]]]:
+    """The sides between pixels of an object, bool ``[H, W]``, and others or none, from (x, y) to (x, y)."""
+    padded = F.pad(item.int(), (1, 1, 1, 1))
+    across = (padded[1:, 1:-1] != padded[:-1, 1:-1]).nonzero().tolist()  # between two rows
+    along = (padded[1:-1, 1:] != padded[1:-1, :-1]).nonzero().tolist()  # between two columns
+    level = [[(x - 0.5, y - 0.5), (x + 0.5, y - 0.5)] for y, x in across]
+    upright = [[(x - 0.5, y - 0.5), (x - 0.5, y + 0.5)] for y, x in along]
+    return level + upright

@@ -22,7 +22,7 @@ COLOURS = {
     "only in the DPP mask": DPP,
 }
 _CELL = 1.75  # inches per image
-_TITLE = 11.5  # points: readable where the picture is as wide as a column, half of its size
+_TITLE = 11  # points: readable where the picture is as wide as a column, half of its size
 _EDGE = "#8c959f"  # of legend squares, where white would be lost
 
 
@@ -71,9 +71,7 @@ def reconstruct(model: MAE, images: Tensor, mask: Mask) -> Tensor:
     """
     with _evaluating(model):
         predicted = as_uint8(predicted_pixels(model, model.context(images), mask))
-    return replace_hidden(
-        as_uint8(true_pixels(model, images)), predicted, mask.masked, model.encoder.grid
-    )
+    return replace_hidden(as_uint8(true_pixels(model, images)), predicted, mask.masked, model.encoder.grid)
 
 
 def compare(

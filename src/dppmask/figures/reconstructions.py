@@ -48,7 +48,12 @@ def comparison_of(tables: Tables) -> Comparison:
         originals,
         (rows, columns),
         _made(shown, random["strategy"], "random masks", rows * columns),
-        _made(shown, dpp[0]["strategy"], f"DPP masks, τ = {dpp[0]['init_args']['purge_ratio']:g}", rows * columns),
+        _made(
+            shown,
+            dpp[0]["strategy"],
+            f"DPP masks, τ = {dpp[0]['init_args']['purge_ratio']:g}",
+            rows * columns,
+        ),
     )
 
 
