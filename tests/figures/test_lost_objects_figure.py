@@ -15,7 +15,12 @@ def record(pixels):
 
     def made(visible, share):
         rebuilt = to_png(255 - pixels[0])
-        return {"visible": visible, "visible_share": share, "error": 0.0321 + share, "reconstruction": rebuilt}
+        return {
+            "visible": visible,
+            "visible_share": share,
+            "error": 0.0321 + share,
+            "reconstruction": rebuilt,
+        }
 
     row = {"image": 0, "object": 1, "grid": [3, 4], "original": to_png(pixels[0])}
     row |= {"object_pixels": to_png(item), "kept": made([1, 7], 1.0), "lost": made([0, 4], 0.0)}
@@ -46,7 +51,7 @@ def test_a_row_shows_image_masks_and_reconstructions(record, pixels):
             assert torch.equal(picture(axes)[place], pixels[0][place]) == (patch in visible)
     for axes in (kept_filled, lost_filled):
         assert torch.equal(picture(axes), 255 - pixels[0])
-    assert [axes.get_xlabel() for axes in (kept, lost)] == ["100% visible", "0% visible"]
+    assert [axes.get_xlabel() for axes in (kept, lost)] == ["100 % visible", "0 % visible"]
     assert [axes.get_xlabel() for axes in (kept_filled, lost_filled)] == ["error 1.032", "error 0.032"]
 
 

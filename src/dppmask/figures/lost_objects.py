@@ -74,7 +74,9 @@ def draw_object(places: Sequence[Axes], row: Row) -> None:
         made = row[kind]
         _show(visible, _covered(original, made["visible"], row["grid"]), item)
         _show(filled, from_png(made["reconstruction"]), item)
-        visible.set_xlabel(f"{made['visible_share']:.0%} visible", color=QUIET, fontsize=_LABEL, labelpad=3)
+        visible.set_xlabel(
+            f"{100 * made['visible_share']:.0f} % visible", color=QUIET, fontsize=_LABEL, labelpad=3
+        )
         filled.set_xlabel(f"error {made['error']:.3f}", color=QUIET, fontsize=_LABEL, labelpad=3)
 
 
