@@ -82,6 +82,7 @@ def steps(scale: Scale) -> list[Step]:
     probing: dict[str, Any] = {"protocol.epochs": scale.probing, "protocol.batch_size": 64}
     probing["protocol.baselines"] = beside
     tuning = {"protocol.epochs": scale.tuning, "protocol.warmup_epochs": 0.5}
+    few = {"protocol.num_images": 256}
     top1 = {"top-1": "top1"}
     clusters = {"NMI": "kmeans_nmi", "ACC": "kmeans_acc", "ARI": "kmeans_ari"}
     labels = {"mAP": "mAP", "OF1": "of1_0.5", "CF1": "cf1_mean_0.5", "accuracy": "accuracy_0.5"}
@@ -101,6 +102,8 @@ def steps(scale: Scale) -> list[Step]:
         Step("Backgrounds Challenge", "single", {"protocol": "Backgrounds"} | mean, variants),
         Step("mask statistics", "multi", {"protocol": "MaskStatistics", "protocol.num_images": 256}),
         Step("alignment", "multi", {"config": "evaluation/alignment", "protocol.num_images": 64}),
+        Step("reconstructions", "multi", {"config": "evaluation/reconstructions"} | few),
+        Step("lost objects", "multi", {"config": "evaluation/lost_objects"} | few),
         Step("fine-tuning", "single", {"config": "finetune_scenes_tiny"} | tuning, top1),
         Step("24 labels, fine-tuning", "multi", several | tuning, {"mAP": "mAP"}),
     ]

@@ -30,6 +30,7 @@ TAUGHT = [name for name, mask in MASKS.items() if build(mask).needs - MAE.provid
 PAPER = [name for name in RECIPES if name.startswith("paper/")]  # experiments: tests/reproduce reads them
 TRAINING = [name for name in RECIPES if not name.startswith(("evaluation/", "paper/"))]
 EVALUATION = [name for name in RECIPES if name.startswith("evaluation/")]
+DECODING = ["evaluation/lost_objects", "evaluation/reconstructions"]  # they need a whole MAE
 
 # The sizes of two steps on any machine; everything else is the recipe's.
 SCENES = "--data Scenes --data.size 32 --data.train_size 8 --data.val_size 2"
@@ -50,6 +51,8 @@ SMALLER = {
     "evaluation/finetune_scenes_tiny": "--protocol.epochs 1 --protocol.warmup_epochs 0 "
     "--protocol.batch_size 20 --protocol.micro_batch 10",
     "evaluation/knn": "--data.train_size 200",
+    "evaluation/lost_objects": "--data.task multi",
+    "evaluation/reconstructions": "--data.task multi",
     "evaluation/linear": "--protocol.epochs 2 --protocol.warmup_epochs 1 --protocol.batch_size 20",
     "evaluation/linear_sweep": "--protocol.epochs 2 --protocol.batch_size 20",
     "evaluation/multi_label": "--data.task multi",
@@ -154,10 +157,19 @@ def test_recipe_trains_two_steps(name, tmp_path):
     assert result.metrics["step"] == (25 if name == "data/imagenet100" else 2)
 
 
+@pytest.fixture(scope="module")
+def mae_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mae"
+    options = f"--config methods/mae --mask RandomMask {SCENES} {TINY} {TINY_METHODS['MAE']} --run {folder}"
+    pretrain(**OptionParser("", pretrain, skip={"callbacks"}).parse(options.split()))
+    return folder
+
+
 @pytest.mark.parametrize("name", EVALUATION)
-def test_evaluation_recipe_scores_an_encoder(name):
+def test_evaluation_recipe_scores_an_encoder(name, mae_run):
     data = "--data Scenes --data.size 32 --data.train_size 40 --data.val_size 20 --data.task single"
-    options = f"--config {name} --run test_vit --image_size 32 --num_workers 0 --device cpu"
+    subject = f"--run {mae_run}" if name in DECODING else "--run test_vit --image_size 32"
+    options = f"--config {name} {subject} --num_workers 0 --device cpu"
     line = f"{options} {data} {SMALLER.get(name, '')}"
     record = evaluate(**parser_of("evaluate").parse(line.split()))
     assert record["metrics"]

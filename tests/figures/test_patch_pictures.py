@@ -3,7 +3,8 @@ import torch
 from matplotlib.colors import to_hex
 
 from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalise
-from dppmask.figures.patches import cover_hidden, on_pixels, outline, replace_hidden, show_image, to_uint8
+from dppmask.evaluation.pixels import on_pixels, replace_hidden
+from dppmask.figures.patches import cover_hidden, outline, show_image, to_uint8
 from dppmask.figures.style import new_figure
 from dppmask.rng import fold_in
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from dppmask.figures.patches import on_pixels
+from dppmask.evaluation.pixels import on_pixels
 from dppmask.figures.reconstruction import COLOURS, compare, draw_comparison, reconstruct, which_boxes
 from dppmask.figures.style import BOTH, DPP, RANDOM
 from dppmask.masks import DPPMask, Mask, RandomMask

@@ -10,9 +10,11 @@ from dppmask.evaluation.knn import KNN
 from dppmask.evaluation.linear import Linear
 from dppmask.evaluation.linear_fast import LinearFast
 from dppmask.evaluation.linear_sweep import LinearSweep
+from dppmask.evaluation.lost_objects import LostObjects
 from dppmask.evaluation.mask_statistics import MaskStatistics
 from dppmask.evaluation.multilabel import MultiLabel
 from dppmask.evaluation.multilabel_finetune import MultiLabelFinetune
+from dppmask.evaluation.reconstructions import Reconstructions
 from dppmask.evaluation.run import evaluate
 from dppmask.evaluation.variant_examples import VariantExamples
 
@@ -26,11 +28,13 @@ __all__ = [
     "Linear",
     "LinearFast",
     "LinearSweep",
+    "LostObjects",
     "MaskStatistics",
     "MultiLabel",
     "MultiLabelFinetune",
     "Part",
     "Protocol",
+    "Reconstructions",
     "Result",
     "Subject",
     "VariantExamples",

@@ -45,12 +45,16 @@ class PatchView:
         transform = EvalTransform(side, resize_ratio=resize_ratio_of(images))
         return cls(transform, (side // patch_size, side // patch_size))
 
-    def locate(self, stored: Sequence[Tensor | None]) -> PatchObjects | None:
-        """The objects of stored images on their patches; None if an image does not say where."""
+    def locate(self, stored: Sequence[Tensor | None]) -> list[Tensor] | None:
+        """The objects of stored images as the encoder sees them, bool ``[O, H, W]`` each, those that it does.
+
+        None if an image does not say where its objects are.
+        """
         known = [objects for objects in stored if objects is not None]
         if len(known) < len(stored):
             return None
-        return PatchObjects.join([pixels_on_patches(self.transform.geometry(o), self.grid) for o in known])
+        seen = [self.transform.geometry(objects) for objects in known]
+        return [objects[objects.flatten(1).any(1)] for objects in seen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +66,14 @@ class MeasuredBatch:
         context: What strategies read.
         grid: (rows, columns) of patches.
         objects: Where the objects are, or None where that is not known.
+        object_pixels: The same for each image, bool ``[O, H, W]``, in the order of ``objects``.
     """
 
     images: Tensor
     context: MaskContext
     grid: tuple[int, int]
     objects: PatchObjects | None
+    object_pixels: Sequence[Tensor] | None = None
 
     def repeated(self, row: int, times: int, subject: Subject, needs: frozenset[str]) -> "MeasuredBatch":
         """One image of the batch many times, as a batch of its own.
@@ -107,7 +113,11 @@ def measured_batches(
         images = batch.images.to(compute.device)
         context = make_context(images, view.grid, subject, needs)
         stored = [part.images[i].objects for i in batch.sample_ids.tolist()] if knows_objects else [None]
-        yield MeasuredBatch(images, context, view.grid, view.locate(stored))
+        pixels = view.locate(stored)
+        objects = None
+        if pixels is not None:
+            objects = PatchObjects.join([pixels_on_patches(one, view.grid) for one in pixels])
+        yield MeasuredBatch(images, context, view.grid, objects, pixels)
 
 
 def make_context(

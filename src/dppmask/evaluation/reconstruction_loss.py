@@ -11,9 +11,9 @@ from dppmask.errors import UserError
 from dppmask.evaluation.base import Part, Protocol, Result, Subject
 from dppmask.evaluation.features import eval_transform_of, first_images, frozen, part_batches
 from dppmask.evaluation.mask_measures import ratio
+from dppmask.evaluation.pixels import load_mae
 from dppmask.masks import MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import check_ratio
-from dppmask.models.checkpoint import load_model
 from dppmask.models.mae import MAE
 from dppmask.rng import fold_in
 
@@ -61,13 +61,9 @@ class ReconstructionLoss(Protocol):
 
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:
         """See :meth:`~dppmask.evaluation.base.Protocol.run`; the seed is that of the masks."""
-        if subject.run is None:
-            raise UserError(f"{self.name} needs the decoder too; pass a run folder")
-        model = load_model(subject.run)
-        if not isinstance(model, MAE):
-            raise UserError(f"{self.name} reads a run of MAE, but {subject.run} holds {type(model).__name__}")
+        model = load_mae(subject, protocol=self.name)
         part = Part.open(data, self.split)
-        losses = torch.cat(list(self._losses(model.to(subject.compute.device), part, subject, seed)))
+        losses = torch.cat(list(self._losses(model, part, subject, seed)))
         value, error = ratio(losses, torch.ones_like(losses))
         return Result(self.name, metrics={"loss": value}, standard_errors={"loss": error}, notes=[LEAVES_OUT])
 

@@ -31,11 +31,17 @@ def compared_strategies(
     strategies = {label_of(mask): mask.to(subject.compute.device) for mask in chosen}
     if len(strategies) < len(chosen):
         raise UserError(f"masks must all differ, got {', '.join(map(label_of, chosen))}")
-    for label, mask in strategies.items():
-        if not mask.exact:
-            raise UserError(f"{protocol} compares equal numbers of patches, not {label}; use exact=True")
-    check_known(subject, {label: mask.needs for label, mask in strategies.items()})
+    for mask in strategies.values():
+        check_strategy(mask, subject, protocol=protocol)
     return strategies
+
+
+def check_strategy(mask: MaskStrategy, subject: Subject, *, protocol: str) -> None:
+    """Raise UserError if a strategy hides another number than asked for, or reads what is not there."""
+    label = label_of(mask)
+    if not mask.exact:
+        raise UserError(f"{protocol} compares equal numbers of patches, not {label}; use exact=True")
+    check_known(subject, {label: mask.needs})
 
 
 def check_known(subject: Subject, needs: Mapping[str, frozenset[str]]) -> None:

@@ -11,26 +11,17 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from dppmask.data.transforms import denormalise
+from dppmask.evaluation.pixels import Grid, as_uint8, replace_hidden
 from dppmask.figures.style import INK, PAPER, QUIET
 
 COVER = 0.88  # how much of a hidden patch the cover takes; the rest shows what is hidden
 _INSET = 0.06  # outlines stay inside their patch by this share of it, so that neighbours do not touch
 _LINE = 12  # points: width of an outline times patches per side, within bounds
 
-Grid = tuple[int, int]
-
 
 def to_uint8(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Undo the normalisation: ``[B, C, H, W]`` → uint8, clipped."""
-    pixels = denormalise(images.detach().float().cpu(), mean, std)
-    return pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
-
-
-def on_pixels(values: Tensor, grid: Grid, image_size: tuple[int, int]) -> Tensor:
-    """Give every pixel the value of its patch: ``[B, N]`` → ``[B, 1, H, W]``."""
-    (rows, columns), (height, width) = grid, image_size
-    cells = values.unflatten(1, grid)[:, None]
-    return cells.repeat_interleave(height // rows, 2).repeat_interleave(width // columns, 3)
+    return as_uint8(denormalise(images.detach().float().cpu(), mean, std))
 
 
 def cover_hidden(images: Tensor, masked: Tensor, grid: Grid) -> Tensor:
@@ -44,12 +35,6 @@ def cover_hidden(images: Tensor, masked: Tensor, grid: Grid) -> Tensor:
     paper = 255 * sum(to_rgb(PAPER)) / 3
     covered = ((1 - COVER) * images.float() + COVER * paper).round().to(torch.uint8)
     return replace_hidden(images, covered, masked, grid)
-
-
-def replace_hidden(images: Tensor, by: Tensor, masked: Tensor, grid: Grid) -> Tensor:
-    """Hidden patches from ``by``, visible ones from ``images``, both ``[B, C, H, W]``."""
-    hidden = on_pixels(masked.cpu(), grid, (images.shape[2], images.shape[3]))
-    return torch.where(hidden, by, images)
 
 
 def show_image(axes: Axes, image: Tensor) -> None:

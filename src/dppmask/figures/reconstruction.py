@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor, nn
 
-from dppmask.figures.patches import Grid, cover_hidden, outline, replace_hidden, show_image, to_uint8
+from dppmask.evaluation.pixels import Grid, as_uint8, predicted_pixels, replace_hidden, true_pixels
+from dppmask.figures.patches import cover_hidden, outline, show_image
 from dppmask.figures.style import BOTH, DPP, RANDOM, SWATCHES, new_figure, styled
 from dppmask.masks.base import Mask, MaskStrategy, num_masked_for
 from dppmask.models.mae import MAE
@@ -21,6 +22,7 @@ COLOURS = {
     "only in the DPP mask": DPP,
 }
 _CELL = 1.75  # inches per image
+_TITLE = 11  # points: readable where the picture is as wide as a column, half of its size
 _EDGE = "#8c959f"  # of legend squares, where white would be lost
 
 
@@ -68,12 +70,8 @@ def reconstruct(model: MAE, images: Tensor, mask: Mask) -> Tensor:
         mask: Equally many patches hidden in each image.
     """
     with _evaluating(model):
-        prediction = model(model.context(images), mask).prediction
-        pixels = model.to_pixels(prediction, images)
-    statistics = {"mean": model.encoder.mean, "std": model.encoder.std}
-    return replace_hidden(
-        to_uint8(images, **statistics), to_uint8(pixels, **statistics), mask.masked, model.encoder.grid
-    )
+        predicted = as_uint8(predicted_pixels(model, model.context(images), mask))
+    return replace_hidden(as_uint8(true_pixels(model, images)), predicted, mask.masked, model.encoder.grid)
 
 
 def compare(
@@ -108,8 +106,7 @@ def compare(
             mask = strategy(model.context(images), num_masked, generator=fold_in(seed))
         return Reconstruction(name, mask, reconstruct(model, images, mask))
 
-    encoder = random[0].encoder
-    originals = to_uint8(images, mean=encoder.mean, std=encoder.std)
+    originals = as_uint8(true_pixels(random[0], images))
     return Comparison(originals, grid, one("MAE, random masks", *random), one("MAE, DPP masks", *dpp))
 
 
@@ -121,11 +118,11 @@ def draw_comparison(comparison: Comparison, *, figure: Figure | None = None) -> 
     """
     num_rows, (height, width) = len(comparison.originals), comparison.originals.shape[-2:]
     if figure is None:
-        figure = new_figure(4 * _CELL, (_CELL - 0.05) * num_rows * height / width + 0.6, layout="compressed")
+        figure = new_figure(4 * _CELL, (_CELL - 0.05) * num_rows * height / width + 0.7, layout="compressed")
     axes = figure.subplots(num_rows, 4, squeeze=False)
     boxes = which_boxes(comparison)
     for column, (title, images, names) in enumerate(_columns(comparison)):
-        axes[0, column].set_title(title, loc="center")
+        axes[0, column].set_title(title, loc="center", fontsize=_TITLE)
         for row, image in enumerate(images):
             show_image(axes[row, column], image)
             for name in names:
@@ -141,7 +138,7 @@ def draw_comparison(comparison: Comparison, *, figure: Figure | None = None) -> 
         Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.8, label=name)
         for name, colour in COLOURS.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, **SWATCHES)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=_TITLE, **SWATCHES)
     return figure
 
 
