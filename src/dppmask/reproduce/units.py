@@ -84,7 +84,7 @@ class Job:
 
     Attributes:
         experiment: With its rows expanded.
-        units: By row and seed, none of rows that are only cited; the first seed is the one that pictures show.
+        units: By row and seed, none of rows that are only cited. Pictures show the first seed.
     """
 
     experiment: Experiment
