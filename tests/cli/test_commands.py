@@ -100,6 +100,23 @@ def test_masks_draws_a_picture(dppmask, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_covisibility_draws_a_picture_and_says_how_far_off_the_masks_are(dppmask, tmp_path):
+    picture = tmp_path / "pairs.png"
+    masks = "--mask+ KDPPMask --mask.source pixels --mask+ DPPMask --mask.source pixels --mask_ratio 0.5"
+    size = "--image_size 32 --patch_size 8 --patch [1,2] --image 1 --num_masks 20"
+    code, out, err = dppmask(f"covisibility {DATA} {masks} {size} --backbone test_vit --out {picture}")
+    assert code == 0, err
+    path, random, kdpp, dpp = out.splitlines()
+    assert path == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert random.startswith("RandomMask: patch 1, 2 is visible in ")
+    assert re.search(r"KDPPMask .* off the exact chances by \d+\.\d\d standard errors at most", kdpp)
+    assert "exact" not in dpp
+    assert "patch must lie in the grid" in refused(
+        dppmask, f"covisibility {DATA} {masks} {size} --patch [4,0] --out {picture}"
+    )
+
+
 def test_plot_draws_the_results_of_a_protocol(dppmask, tmp_path):
     masks = "--protocol.masks+ DPPMask --protocol.masks.source pixels"
     size = "--protocol.image_size 32 --protocol.patch_size 8"

@@ -78,11 +78,11 @@ def test_what_is_not_known_exactly():
 @pytest.mark.parametrize("different", [8, 3, 1])
 def test_kdpp_masks_have_their_exact_chances_also_where_the_rank_is_too_low(different):
     image = context(different=different)
-    found = co_visibility(image, {"kdpp": KDPP}, mask_ratio=0.5, num_masks=20_000)["kdpp"]
+    found = co_visibility(image, {"kdpp": KDPP}, mask_ratio=0.5, num_masks=5000)["kdpp"]
     upper = torch.ones(8, 8).triu().bool()
     assert found.deviations[upper].abs().max() < rarely_exceeded(int(upper.sum()))
     other = CoVisibility(found.shares, found.num_masks, 4, exact_chances(KDPP, context(seed=1), 4))
-    assert other.deviations[upper].abs().max() > 8
+    assert other.deviations[upper].abs().max() > 6
 
 
 def test_filling_up_equals_enumeration():
