@@ -1,5 +1,6 @@
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from dppmask.data.scenes import Scenes
@@ -50,7 +51,7 @@ def test_what_is_exact_stands_beside_what_was_counted(maps):
     deviation = kdpp.deviations[6][[i for i in range(12) if i != 6]].abs().max().item()
     assert 0 < deviation < 4.5
     assert panels["kdpp\n200 masks"].below.endswith(f"off by {deviation:.1f} s.e. at most")
-    assert panels["kdpp\nexact"].below == f"outlined one in {kdpp.exact[6, 6]:.1%}"
+    assert panels["kdpp\nexact"].below == f"itself visible in {kdpp.exact[6, 6]:.1%}"
     assert "off by" not in panels["dpp\n200 masks"].below
 
 
@@ -76,12 +77,23 @@ def test_maps_share_one_scale_of_colours_around_one(maps, boxes):
     assert figure.get_supxlabel().endswith("\na note")
 
 
+def test_no_text_lies_on_another(maps):
+    longer = {f"{title}\nwith\noptions": pairs for title, pairs in maps.found.items()}
+    for drawn in (maps, CoVisibilityMaps(maps.image, GRID, PLACE, longer, "a note")):
+        figure = draw_maps(drawn)
+        FigureCanvasAgg(figure).draw()
+        caption = figure._supxlabel.get_window_extent()
+        for place in figure.axes[1:-1]:
+            assert place.xaxis.label.get_window_extent().y0 > caption.y1
+            assert place.title.get_window_extent().y1 < figure.bbox.y1
+
+
 def test_a_patch_that_is_never_visible_is_drawn_in_the_last_red(pixels):
     never = CoVisibility(torch.zeros(12, 12, dtype=torch.float64), 10, 6)
     figure = draw_maps(CoVisibilityMaps(pixels[0], GRID, PLACE, {"never": never}))
     drawn = figure.axes[1].images[0]
     assert drawn.to_rgba(drawn.get_array())[0, 0].tolist() == list(drawn.cmap(0.0))
-    assert figure.axes[1].get_xlabel() == "0.00 to 0.00 ×\noutlined one in 0.0%"
+    assert figure.axes[1].get_xlabel() == "0.00 to 0.00 ×\nitself visible in 0.0%"
 
 
 def test_the_summary_has_a_line_for_each_strategy(maps):

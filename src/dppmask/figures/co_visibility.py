@@ -29,7 +29,7 @@ COLOURS = "RdBu"  # red: seldom together, blue: often
 CHOSEN = "#ffb000"
 CAPTION = """how often a patch is visible where the outlined one is, as a multiple of random masks
 s.e.: standard errors of the share of masks that show both, from the exact chance"""
-_CELL = 1.5  # inches per map
+_CELL, _LINE = 1.5, 0.155  # inches: a map, a line of text
 _NARROWEST, _WIDEST = 1.1, 4.0  # from a quarter of random masks to four times as often, at most
 
 _TICKS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -96,7 +96,7 @@ class CoVisibilityMaps:
 
     def _panel(self, title: str, pairs: CoVisibility, together: Tensor) -> Panel:
         share = together[self.patch, self.patch].item()
-        return Panel(title, pairs.beside(self.patch, together), f"outlined one in {share:.1%}")
+        return Panel(title, pairs.beside(self.patch, together), f"itself visible in {share:.1%}")
 
     def _is_flat(self, values: Tensor) -> bool:
         return bool((values[~self.chosen] - 1).abs().max() < 1e-6)
@@ -127,8 +127,11 @@ class CoVisibilityMaps:
 def draw_maps(maps: CoVisibilityMaps, *, figure: Figure | None = None) -> Figure:
     """The image with the chosen patch outlined, and the maps side by side in one scale of colours."""
     panels, (height, width) = list(maps.panels()), maps.image.shape[-2:]
+    caption = f"{CAPTION}\n{maps.note}".rstrip()
     if figure is None:
-        size = _CELL * (1 + len(panels)) + 0.6, _CELL * height / width + 1.1
+        titles, below = [panel.title for panel in panels], [f"range\n{panel.below}" for panel in panels]
+        lines = sum(max(text.count("\n") + 1 for text in texts) for texts in (titles, below, [caption]))
+        size = _CELL * (1 + len(panels)) + 0.6, _CELL * height / width + _LINE * lines + 0.3
         figure = new_figure(*size, layout="compressed")
     axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
     reach, shape = _reach(panels), {"grid": maps.grid, "image_size": (height, width)}
@@ -141,7 +144,7 @@ def draw_maps(maps: CoVisibilityMaps, *, figure: Figure | None = None) -> Figure
     for place in axes:
         outline(place, maps.chosen, **shape, colour=CHOSEN, name="chosen")
     _add_scale(figure, reach, axes)
-    figure.supxlabel(f"{CAPTION}\n{maps.note}".rstrip(), color=QUIET, fontsize=8)
+    figure.supxlabel(caption, color=QUIET, fontsize=8)
     return figure
 
 
