@@ -29,7 +29,7 @@ STRATEGIES = {
 
 
 def scenes(**changes):
-    return Scenes(**{"size": 32, "train_size": 2, "val_size": 3} | changes)
+    return Scenes(**{"size": 32, "train_size": 3, "val_size": 2} | changes)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_the_default_patch_of_the_command_is_on_an_object(tmp_path):
     for image in range(len(source)):
         out = tmp_path / f"{image}.png"
         path, maps = draw_co_visibility(
-            data=scenes(size=64), image=image, out=str(out), backbone="test_vit", **options
+            data=scenes(size=64), image=image, out=str(out), split="val", backbone="test_vit", **options
         )
         assert path == out
         assert out.exists()

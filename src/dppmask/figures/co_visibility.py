@@ -157,7 +157,7 @@ def draw_co_visibility(
     image: int = 0,
     patch: tuple[int, int] | None = None,
     num_masks: int = 2000,
-    split: Split = "val",
+    split: Split = "train",
     run: str | None = None,
     backbone: str | None = None,
     image_size: int | tuple[int, int] | None = None,
