@@ -147,9 +147,9 @@ def test_masks_are_told_by_what_is_not_default(mask, told, label):
 @pytest.mark.parametrize(
     ("name", "row", "run", "cells"),
     [
-        ("table1", "random", "RUN_RANDOM", "CELLS_RANDOM"),
-        ("table1", "dpp_0.3", "RUN_DPP", "CELLS_DPP"),
-        ("table1", "dpp_0.1", "RUN_DPP1", "CELLS_DPP1"),
+        ("table1", "random", "733df0c03c434771", "f1960e3bf94e2c73"),
+        ("table1", "dpp_0.3", "496d68f9cb1eca86", "4ccd99863a64ffaa"),
+        ("table1", "dpp_0.1", "d61130614091965b", "025edc59b427ef81"),
     ],
 )
 def test_keys_of_what_was_measured_before_stay(name, row, run, cells):

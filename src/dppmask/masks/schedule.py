@@ -10,8 +10,8 @@ class PurgeSchedule(MaskStrategy):
     """A DPP mask whose purge ratio moves on a line, from its own at the first step to ``end`` at the last.
 
     At every step the mask is that of a :class:`~dppmask.masks.dpp.DPPMask` with the τ of
-    ``context.progress``, so a run that is resumed goes on where it stopped. A context that does not say how far the training is has
-    progress 0; statistics of masks and galleries show the middle of the training.
+    ``context.progress``, so a run that is resumed goes on where it stopped. A context that does not say how
+    far the training is has progress 0; statistics of masks and galleries show the middle of the training.
 
     Args:
         strategy: The mask at the start.

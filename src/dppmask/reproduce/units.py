@@ -90,8 +90,10 @@ class Job:
 
     def address(self, row: Row, column: Column, seed: int) -> Address | None:
         """Where a number is; None if this scale does not measure the column, or the row is only cited."""
-        unit = self.units.get((row.name, seed))
-        for found in unit.evaluations.values() if unit else ():
+        if row.cited:
+            return None
+        unit = self.units[row.name, seed]
+        for found in unit.evaluations.values():
             if found.name == column.evaluation:
                 return Address(found.key, _metric(column, unit.options))
         return None
