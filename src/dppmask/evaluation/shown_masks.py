@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from dppmask.data.png import to_png
 from dppmask.data.transforms import EvalTransform, denormalise
 from dppmask.evaluation.mask_batches import MeasuredBatch
+from dppmask.evaluation.pixels import as_uint8
 from dppmask.masks import Mask
 
 _DIGITS = 5  # of a gain, so that a record stays short
@@ -30,14 +29,13 @@ def shown_masks(
         ``masked``, and the scores of all patches, ``gains``, None where the strategy has none.
     """
     seen = batch.images[:count].detach().float().cpu()
-    pixels = denormalise(seen, transform.mean, transform.std).mul(255).round().clamp(0, 255)
     return [
         {
             "image": to_png(image),
             "grid": list(batch.grid),
             "masks": [{"strategy": label, **_one(mask, row)} for label, mask in masks.items()],
         }
-        for row, image in enumerate(pixels.to(torch.uint8))
+        for row, image in enumerate(as_uint8(denormalise(seen, transform.mean, transform.std)))
     ]
 
 
