@@ -30,7 +30,8 @@ def test_objects_in_lists_are_built():
 
 def test_partial_calls_and_classes_name_every_default():
     spec = describe(partial(DPPMask, purge_ratio=0.1))
-    assert spec["init_args"] == {"purge_ratio": 0.1, "source": "tokens", "bandwidth": 1.0}
+    defaults = {"source": "tokens", "bandwidth": 1.0, "first": "noise"}
+    assert spec["init_args"] == {"purge_ratio": 0.1, **defaults}
     assert describe(DPPMask) == describe(DPPMask())
 
 
