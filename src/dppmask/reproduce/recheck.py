@@ -63,7 +63,8 @@ def recheck(
     """
     keys = [_measured_key(name, cells_by_name(jobs), cells) for name in dict.fromkeys(names)]
     apart = replace(machine, work=machine.work / FOLDER)
-    shutil.rmtree(apart.work, ignore_errors=True)
+    if apart.work.exists():
+        shutil.rmtree(apart.work)  # all of it, or an error: an old cell would agree with itself
     fresh = Cells(apart.work / CELLS)
     progress = run_units(only(merged(jobs), keys), fresh, apart, show=show)
     for key, reason in progress.failures.items():
