@@ -10,7 +10,7 @@ from dppmask import specs
 from dppmask.data.base import ImageSource, Split
 from dppmask.errors import UserError
 from dppmask.evaluation.alignment_statistics import Findings
-from dppmask.evaluation.base import Protocol, Result, Subject
+from dppmask.evaluation.base import Protocol, Result, Subject, check_least
 from dppmask.evaluation.baselines import RANDOM_ENCODER, random_encoder
 from dppmask.evaluation.clouds import clouds
 from dppmask.evaluation.features import Pooling, View
@@ -88,12 +88,12 @@ class Alignment(Protocol):
             raise UserError(f"mask_ratios must all differ, got {list(mask_ratios)}")
         for mask_ratio in mask_ratios:
             check_ratio(mask_ratio)
-        _check_least("num_masks", num_masks, 2, "to compare masks of one image")
-        _check_least("num_images", num_images, 2, "for a standard error")
-        _check_least("batch_size", batch_size, 1)
+        check_least("num_masks", num_masks, 2, "to compare masks of one image")
+        check_least("num_images", num_images, 2, "for a standard error")
+        check_least("batch_size", batch_size, 1)
         if not 0 <= num_clouds <= batch_size:
             raise UserError(f"num_clouds must be in [0, {batch_size}], the batch_size, got {num_clouds}")
-        _check_least("cloud_size", cloud_size, 2, "to span a plane")
+        check_least("cloud_size", cloud_size, 2, "to span a plane")
         self.masks = None if masks is None else tuple(masks)
         self.mask_ratios = tuple(mask_ratios)
         self.num_masks = num_masks
@@ -161,8 +161,3 @@ class Alignment(Protocol):
             },
             notes=[note for note, is_there in notes.items() if not is_there],
         )
-
-
-def _check_least(name: str, value: int | None, least: int, why: str = "") -> None:
-    if value is not None and value < least:
-        raise UserError(f"{name} must be at least {least}{why and ' ' + why}, got {value}")

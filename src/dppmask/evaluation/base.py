@@ -190,3 +190,9 @@ class Part:
                 f"{protocol} needs images with several labels, but these have one class each; use {instead}"
             )
         return names
+
+
+def check_least(name: str, value: int | None, least: int, why: str = "") -> None:
+    """Raise UserError if an option is below the least value that makes sense, ``why``; None is no limit."""
+    if value is not None and value < least:
+        raise UserError(f"{name} must be at least {least}{why and ' ' + why}, got {value}")

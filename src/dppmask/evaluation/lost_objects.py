@@ -10,7 +10,7 @@ from dppmask import specs
 from dppmask.data.base import ImageSource, Split
 from dppmask.data.png import to_png
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Part, Protocol, Result, Subject
+from dppmask.evaluation.base import Part, Protocol, Result, Subject, check_least
 from dppmask.evaluation.features import frozen
 from dppmask.evaluation.lost_object_scores import Example, ObjectErrors, Trial
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
@@ -87,12 +87,9 @@ class LostObjects(Protocol):
             raise UserError(
                 f"num_masks must be at least 2, to keep an object and to lose it, got {num_masks}"
             )
-        if num_images is not None and num_images < 2:
-            raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
-        if num_shown < 0:
-            raise UserError(f"num_shown must be at least 0, got {num_shown}")
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        check_least("num_images", num_images, 2, "for a standard error")
+        check_least("num_shown", num_shown, 0)
+        check_least("batch_size", batch_size, 1)
         self.mask = mask
         self.mask_ratio = mask_ratio
         self.num_masks = num_masks

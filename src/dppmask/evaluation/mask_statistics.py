@@ -14,7 +14,7 @@ from dppmask import specs
 from dppmask.data.base import ImageSource, Split
 from dppmask.errors import UserError
 from dppmask.evaluation import mask_measures as measures
-from dppmask.evaluation.base import Part, Protocol, Result, Subject
+from dppmask.evaluation.base import Part, Protocol, Result, Subject, check_least
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
 from dppmask.evaluation.mask_measures import Found, PatchObjects, beside_random, ratio
 from dppmask.evaluation.shown_masks import shown_masks
@@ -82,10 +82,8 @@ class MaskStatistics(Protocol):
         check_ratio(mask_ratio)
         if num_masks < 2:
             raise UserError(f"num_masks must be at least 2 to compare masks of one image, got {num_masks}")
-        if num_images is not None and num_images < 2:
-            raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        check_least("num_images", num_images, 2, "for a standard error")
+        check_least("batch_size", batch_size, 1)
         if kernel_source is not None and kernel_source not in get_args(Source):
             sources = ", ".join(get_args(Source))
             raise UserError(f"kernel_source must be one of {sources}, got {kernel_source!r}")

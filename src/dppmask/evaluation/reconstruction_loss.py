@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from dppmask.data.base import ImageSource, Split
-from dppmask.errors import UserError
-from dppmask.evaluation.base import Part, Protocol, Result, Subject
+from dppmask.evaluation.base import Part, Protocol, Result, Subject, check_least
 from dppmask.evaluation.features import eval_transform_of, first_images, frozen, part_batches
 from dppmask.evaluation.mask_measures import ratio
 from dppmask.evaluation.pixels import load_mae
@@ -49,10 +48,8 @@ class ReconstructionLoss(Protocol):
         split: Split = "val",
     ) -> None:
         check_ratio(mask_ratio)
-        if num_images is not None and num_images < 2:
-            raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        check_least("num_images", num_images, 2, "for a standard error")
+        check_least("batch_size", batch_size, 1)
         self.mask = mask
         self.mask_ratio = mask_ratio
         self.num_images = num_images

@@ -9,8 +9,7 @@ from torch import Tensor
 from dppmask import specs
 from dppmask.data.base import ImageSource, Split
 from dppmask.data.png import to_png
-from dppmask.errors import UserError
-from dppmask.evaluation.base import Part, Protocol, Result, Subject
+from dppmask.evaluation.base import Part, Protocol, Result, Subject, check_least
 from dppmask.evaluation.features import frozen
 from dppmask.evaluation.mask_batches import MeasuredBatch, PatchView, measured_batches
 from dppmask.evaluation.mask_measures import beside_random, ratio
@@ -85,12 +84,9 @@ class Reconstructions(Protocol):
         split: Split = "val",
     ) -> None:
         check_ratio(mask_ratio)
-        if num_images is not None and num_images < 2:
-            raise UserError(f"num_images must be at least 2 for a standard error, got {num_images}")
-        if num_shown < 0:
-            raise UserError(f"num_shown must be at least 0, got {num_shown}")
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        check_least("num_images", num_images, 2, "for a standard error")
+        check_least("num_shown", num_shown, 0)
+        check_least("batch_size", batch_size, 1)
         self.masks = None if masks is None else tuple(masks)
         self.mask_ratio = mask_ratio
         self.num_images = num_images

@@ -98,6 +98,12 @@ class Cells:
             write_text(self.path, whole + json.dumps(cell, allow_nan=False) + "\n")
 
 
+def hardware_of(cell: Cell) -> str:
+    """What a cell was measured on."""
+    hardware = cell["hardware"]
+    return ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['cpu_cores']} cores"
+
+
 @contextmanager
 def locked(path: Path, *, patience: float = math.inf) -> Iterator[int]:
     """Hold a file or folder; it is free again when every process that inherited the descriptor is gone.

@@ -7,7 +7,7 @@ from math import inf
 
 from dppmask.errors import UserError, nearest
 from dppmask.figures.table import Column, Table
-from dppmask.reproduce.cells import CELLS, Cell, Cells
+from dppmask.reproduce.cells import CELLS, Cell, Cells, hardware_of
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.runner import Show, run_units
 from dppmask.reproduce.units import Job, Unit, merged
@@ -61,7 +61,8 @@ def recheck(
     Raises:
         UserError: If there is no such cell, it is not measured, or it failed now.
     """
-    keys = [_measured_key(name, cells_by_name(jobs), cells) for name in dict.fromkeys(names)]
+    known = cells_by_name(jobs)
+    keys = [_measured_key(name, known, cells) for name in dict.fromkeys(names)]
     apart = replace(machine, work=machine.work / FOLDER)
     if apart.work.exists():
         shutil.rmtree(apart.work)  # all of it, or an error: an old cell would agree with itself
@@ -144,6 +145,4 @@ def _row(comparison: Comparison) -> Mapping[str, str]:
 
 
 def _made_by(cell: Cell) -> str:
-    hardware = cell["hardware"]
-    on = ", ".join(hardware["gpus"]) or hardware["cpu"]
-    return f"commit {cell['commit']}, {on}, torch {cell['versions']['torch']}"
+    return f"commit {cell['commit']}, {hardware_of(cell)}, torch {cell['versions']['torch']}"

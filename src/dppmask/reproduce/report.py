@@ -10,7 +10,7 @@ from dppmask.figures.style import figure_bytes
 from dppmask.figures.table import Table
 from dppmask.files import replace_file, write_text
 from dppmask.reproduce import tables
-from dppmask.reproduce.cells import Cell, Cells
+from dppmask.reproduce.cells import Cells, hardware_of
 from dppmask.reproduce.runner import commands
 from dppmask.reproduce.scales import Scale
 from dppmask.reproduce.summary import measured
@@ -132,17 +132,12 @@ def _made_with(job: Job, cells: Cells) -> Facts | None:
         {
             "measured": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
             "commit": _each(cell["commit"] or "not in a checkout" for cell in found),
-            "hardware": _each(_hardware(cell) for cell in found),
+            "hardware": _each(hardware_of(cell) for cell in found),
             "versions": _each(
                 f"torch {cell['versions']['torch']}, timm {cell['versions']['timm']}" for cell in found
             ),
         }
     )
-
-
-def _hardware(cell: Cell) -> str:
-    hardware = cell["hardware"]
-    return ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['cpu_cores']} cores"
 
 
 def _each(values: Iterable[str]) -> str:
