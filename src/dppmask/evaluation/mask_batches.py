@@ -121,15 +121,20 @@ def measured_batches(
 
 
 def make_context(
-    images: Tensor, grid: tuple[int, int], subject: Subject, needs: frozenset[str] = frozenset()
+    images: Tensor,
+    grid: tuple[int, int],
+    subject: Subject,
+    needs: frozenset[str] = frozenset(),
+    *,
+    progress: float = MIDWAY,
 ) -> MaskContext:
     """Images and, where there is an encoder, its tokens; the encoder also stands in for a teacher.
 
-    Strategies that change over the training are met in its middle.
+    Strategies that change over the training are met in its middle, unless ``progress`` says where.
     """
     encoder = subject.encoder
     if encoder is None:
-        return MaskContext(images, grid, MIDWAY)
+        return MaskContext(images, grid, progress)
     encoder = encoder.to(images.device)
 
     def teacher() -> Tokens:
@@ -137,4 +142,4 @@ def make_context(
             return encoder.encode(images, attention="attention" in needs)
 
     with frozen(encoder, subject.compute):
-        return MaskContext(images, grid, MIDWAY, tokens=encoder.embed(images), teacher=teacher)
+        return MaskContext(images, grid, progress, tokens=encoder.embed(images), teacher=teacher)

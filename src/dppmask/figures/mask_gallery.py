@@ -15,12 +15,12 @@ from dppmask import specs
 from dppmask.data.base import ImageSource, Split
 from dppmask.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Compute
-from dppmask.evaluation.features import eval_transform_of, frozen
-from dppmask.evaluation.mask_batches import MIDWAY
+from dppmask.evaluation.base import Subject
+from dppmask.evaluation.features import eval_transform_of
+from dppmask.evaluation.mask_batches import MIDWAY, make_context
 from dppmask.figures.patches import Grid, cover_hidden, outline, show_image, to_uint8
 from dppmask.figures.style import PAPER, QUIET, SWATCHES, check_picture_path, new_figure, save_figure, styled
-from dppmask.masks.base import Mask, MaskContext, MaskStrategy, Tokens, num_masked_for
+from dppmask.masks.base import Mask, MaskStrategy, num_masked_for
 from dppmask.models.checkpoint import load_encoder
 from dppmask.models.encoder import Encoder
 from dppmask.rng import fold_in, seeded
@@ -80,8 +80,8 @@ def make_gallery(
     if len(set(titles)) < len(titles):
         shown = ", ".join(title.replace("\n", " ") for title in titles)
         raise UserError(f"the masks must all differ, got {shown}")
-    attention = any("attention" in strategy.needs for strategy in strategies)
-    context = _context(images, grid, encoder, attention=attention, progress=progress)
+    needs = frozenset().union(*(strategy.needs for strategy in strategies))
+    context = make_context(images, grid, Subject(encoder), needs, progress=progress)
     num_masked = num_masked_for(mask_ratio, grid[0] * grid[1])
     with torch.no_grad():
         masks = [s(context, num_masked, generator=fold_in(seed)) for s in strategies]
@@ -274,22 +274,3 @@ def encoder_for(
     else:
         encoder, note = load_encoder(run, image_size=image_size), f"tokens of {run}"
     return encoder, note if readers else ""
-
-
-def _context(
-    images: Tensor, grid: Grid, encoder: Encoder | None, *, attention: bool, progress: float
-) -> MaskContext:
-    """What strategies may read; the encoder also stands in for a teacher."""
-    if encoder is None:
-        return MaskContext(images, grid, progress)
-    reader = encoder
-
-    def tokens() -> Tensor:
-        with frozen(reader, Compute()):
-            return reader.embed(images)
-
-    def teacher() -> Tokens:
-        with frozen(reader, Compute()):
-            return reader.encode(images, attention=attention)
-
-    return MaskContext(images, grid, progress, tokens=tokens, teacher=teacher)
