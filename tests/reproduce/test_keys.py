@@ -27,10 +27,10 @@ print(*(key for unit in job.units.values() for key in (unit.key, *unit.evaluatio
 # Of all runs and cells at scale tiny. Results that stand in a file of cells are found again as long
 # as these stay: they change with a recipe or a scale, and must not change with anything else.
 KEYS = {
-    "table1": "22ea8ca87b7800cd",
+    "table1": "b415bd03d612c14c",
     "table2": "c0821a7adde30ff4",
-    "table4": "9813006c321b3166",
-    "figure7": "d93eb07a4764a0be",
+    "table4": "82a879f6129c28cd",
+    "figure7": "93e38253fe2d267c",
 }
 
 

@@ -38,3 +38,20 @@ def test_commit_of_a_checkout_and_its_changes(tmp_path):
     assert len(clean) == 40
     (tmp_path / "file").write_text("b")
     assert commit(tmp_path) == f"{clean}+changes"
+
+
+def test_changes_outside_the_folder_do_not_count(tmp_path):
+    def git(*arguments):
+        subprocess.run([*GIT, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code").write_text("a")
+    (tmp_path / "results").write_text("a")
+    git("add", ".")
+    git("commit", "-m", "x")
+    clean = commit(tmp_path / "package")
+    (tmp_path / "results").write_text("b")
+    assert commit(tmp_path / "package") == clean
+    (tmp_path / "package" / "code").write_text("b")
+    assert commit(tmp_path / "package") == f"{clean}+changes"

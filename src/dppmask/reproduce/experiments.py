@@ -1,4 +1,4 @@
-"""An experiment: rows × columns of a table or figure, with the paper's numbers, and pictures."""
+"""An experiment: rows × columns of a table or figure, with the paper's numbers, pictures, or settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,10 @@ from dppmask.figures.table import Column as ShownColumn
 from dppmask.recipes import shipped_recipes
 from dppmask.reproduce.reading import check_keys, read_mapping
 from dppmask.reproduce.request import Request
+from dppmask.reproduce.settings import Settings, settings_of
 
 FOLDER = "paper/"
+_MEASURED = ("rows", "columns", "pictures", "method", "baseline", "sweep")
 TRAINING = "training"  # the evaluation that is no evaluation: what the training itself says
 
 
@@ -100,12 +102,13 @@ class Experiment:
         title: What it shows.
         reference: Where the paper has it.
         setting: What the paper did, in sentences.
-        rows: By name, in order.
-        columns: By name, in order; none where there are pictures only.
+        rows: By name, in order; none where there are settings only.
+        columns: By name, in order; none where there are pictures or settings only.
         choices: What the paper leaves open, and what was chosen here.
         conflicts: Where the paper's own numbers or sentences disagree.
         sweep: The option that varies along the x-axis; None for a table.
         pictures: In order.
+        settings: Of what is shown beside the paper's; None where the rest is measured.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Experiment:
     conflicts: tuple[str, ...] = ()
     sweep: str | None = None
     pictures: tuple[Picture, ...] = ()
+    settings: Settings | None = None
 
 
 def experiment_names() -> list[str]:
@@ -149,16 +153,25 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
     content = check_keys(
         content,
         where,
-        required=("title", "reference", "setting", "rows"),
-        optional=("columns", "pictures", "method", "baseline", "choices", "conflicts", "sweep"),
+        required=("title", "reference", "setting"),
+        optional=(*_MEASURED, "settings", "choices", "conflicts"),
     )
-    if not (content.get("columns") or content.get("pictures")):
+    if "settings" in content:
+        for key in _MEASURED:
+            if key in content:
+                raise UserError(f"{where} has settings, so nothing is measured; leave out {key} or settings")
+    elif not content.get("rows"):
+        raise UserError(f"{where} needs rows")
+    elif not (content.get("columns") or content.get("pictures")):
         raise UserError(f"{where} needs columns or pictures")
     columns = {
         key: _column(key, entry, f"{where}: column {key}")
         for key, entry in (content.get("columns") or {}).items()
     }
-    rows = {key: _row(key, entry, content, f"{where}: row {key}") for key, entry in content["rows"].items()}
+    rows = {
+        key: _row(key, entry, content, f"{where}: row {key}")
+        for key, entry in (content.get("rows") or {}).items()
+    }
     for row in rows.values():
         if row.baseline is not None and row.baseline not in rows:
             raise UserError(
@@ -183,6 +196,7 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
             _picture(entry, rows, f"{where}: picture {number}")
             for number, entry in enumerate(content.get("pictures") or (), 1)
         ),
+        settings_of(content["settings"], f"{where}: settings") if "settings" in content else None,
     )
 
 

@@ -49,7 +49,8 @@ def section(job: Job, cells: Cells) -> Section:
     """One experiment."""
     experiment = job.experiment
     blocks: list[Block | None] = [
-        Text(f"{_progress(job, cells)} The paper: {experiment.setting}"),
+        Text(f"{_progress(job, cells)}The paper: {experiment.setting}"),
+        job.settings,
         tables.results(job, cells),
         sweep_picture(job, cells),
         *pictures(job, cells),
@@ -60,7 +61,7 @@ def section(job: Job, cells: Cells) -> Section:
         Points("Chosen here", experiment.choices) if experiment.choices else None,
         tables.costs(job, cells),
         _made_with(job, cells),
-        Commands(_commands(job)),
+        Commands(_commands(job)) if job.units else None,
     ]
     heading = f"{experiment.reference}: {experiment.title}"
     return Section(heading, [block for block in blocks if block is not None])
@@ -106,16 +107,18 @@ def pictures(job: Job, cells: Cells) -> list[Picture]:
 
 def _progress(job: Job, cells: Cells) -> str:
     wanted = job.evaluations
+    if not wanted:
+        return ""
     done = sum(cells.has(evaluation) for evaluation in wanted.values())
     seeds = sorted({seed for _, seed in job.units})
     state = "All" if done == len(wanted) else f"{done} of"
     plural = "s" if len(seeds) > 1 else ""
-    return f"{state} {len(wanted)} cells are measured; seed{plural} {', '.join(map(str, seeds))}."
+    return f"{state} {len(wanted)} cells are measured; seed{plural} {', '.join(map(str, seeds))}. "
 
 
 def _commands(job: Job) -> list[str]:
     """What one would type for the first seed of every row; other seeds differ in --seed alone."""
-    first = min(seed for _, seed in job.units)
+    first = job.first_seed
     units = [unit for (_, seed), unit in job.units.items() if seed == first]
     typed = [commands(unit, evaluation) for unit in units for evaluation in unit.evaluations.values()]
     once = dict.fromkeys(line for lines in typed for line in lines)

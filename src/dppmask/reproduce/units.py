@@ -7,10 +7,12 @@ from typing import Any
 from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.evaluation.strategies import label_of
+from dppmask.figures.table import Table
 from dppmask.reproduce.experiments import TRAINING, Column, Experiment, Row
 from dppmask.reproduce.keys import cell_key, evaluation_identity, fingerprint, run_key, training_identity
 from dppmask.reproduce.request import Options, Request, evaluation, pretraining
 from dppmask.reproduce.scales import Scale
+from dppmask.reproduce.settings import settings_table
 
 OWN = "own"  # in an evaluation: the run's option of the same name, its mask among masks, its size of images
 
@@ -85,10 +87,12 @@ class Job:
     Attributes:
         experiment: With its rows expanded.
         units: By row and seed, none of rows that are only cited. Pictures show the first seed.
+        settings: The table of an experiment that measures nothing.
     """
 
     experiment: Experiment
     units: Mapping[tuple[str, int], Unit]
+    settings: Table | None = None
 
     @property
     def first_seed(self) -> int:
@@ -130,7 +134,8 @@ def job_of(experiment: Experiment, scale: Scale) -> Job:
                 units[row.name, seed] = _unit(experiment, row, seed, shown, scale)
             except UserError as error:
                 raise UserError(f"{experiment.name}, row {row.name}: {error}") from None
-    return Job(experiment, units)
+    settings = settings_table(experiment.settings, scale) if experiment.settings else None
+    return Job(experiment, units, settings)
 
 
 def swept(experiment: Experiment, scale: Scale) -> Experiment:

@@ -23,7 +23,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
-        "commit": commit(Path(__file__).parent),
+        "commit": commit(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
         "hardware": {
@@ -48,15 +48,15 @@ def record_environment(path: Path) -> None:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit of the checkout that holds ``folder``, with ``+changes`` where tracked files differ from it.
+    """The commit of the checkout that holds ``folder``, with ``+changes`` where the folder differs from it.
 
-    None where the folder is tracked by no checkout (an installed wheel) or git is missing.
+    What differs outside, such as results that were just written, does not count. None where the folder is tracked by no checkout (an installed wheel) or git is missing.
     """
     try:
         if not _git(folder, "ls-files", "."):
             return None
         return _git(folder, "rev-parse", "HEAD") + (
-            "+changes" if _git(folder, "diff", "--stat", "HEAD") else ""
+            "+changes" if _git(folder, "diff", "--stat", "HEAD", "--", ".") else ""
         )
     except (OSError, subprocess.SubprocessError):
         return None
