@@ -10,10 +10,11 @@ import pytest
 from dppmask.errors import UserError
 from dppmask.reproduce import pool, runner
 from dppmask.reproduce.cells import Cells, locked
-from dppmask.reproduce.experiments import experiment_of
+from dppmask.reproduce.experiments import experiment_of, load_experiment
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.request import Request
 from dppmask.reproduce.runner import missing, run_units
+from dppmask.reproduce.scales import load_scale
 from dppmask.reproduce.units import job_of, merged
 
 
@@ -165,3 +166,25 @@ def test_a_run_on_several_devices_needs_all_of_them(experiment, scale, tmp_path)
     with pytest.raises(UserError, match="takes 2 devices, and each of 2 jobs has one; use --jobs 1"):
         Machine(tmp_path, jobs=2).task(unit, [])
     assert Machine(tmp_path, jobs=2, launch=("srun",)).task(unit, [])["launch"] == ["srun"]
+
+
+def test_what_is_timed_runs_last_and_alone(work, units):
+    first = replace(
+        units[0], evaluations={key: replace(e, timed=True) for key, e in units[0].evaluations.items()}
+    )
+    ordered = sorted([first, *units[1:]], key=lambda unit: unit.timed)
+    seen = []
+    progress, _ = work(ordered, jobs=4, show=lambda progress: seen.append(dict(progress.running)))
+    assert len(progress.finished) == len(units)
+    beside = [list(running.values()) for running in seen if first in running.values()]
+    assert beside
+    assert all(running == [first] for running in beside)
+
+
+def test_timed_units_come_after_all_others(scale):
+    units = merged(
+        job_of(load_experiment(name), load_scale("smoke")) for name in ("table9", "figure5", "table3")
+    )
+    assert [unit.timed for unit in units] == sorted(unit.timed for unit in units)
+    assert units[-1].timed
+    assert not units[0].timed

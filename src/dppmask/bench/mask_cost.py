@@ -86,6 +86,8 @@ class MaskCost(Protocol):
         UserError: If an argument is outside its range, or a mask does not hide exactly what it is asked to.
     """
 
+    timed = True
+
     def __init__(
         self,
         masks: Sequence[MaskStrategy] | None = None,

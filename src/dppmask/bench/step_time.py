@@ -40,6 +40,8 @@ class StepTime(Protocol):
         UserError: If an argument is outside its range.
     """
 
+    timed = True
+
     def __init__(
         self,
         masks: Sequence[MaskStrategy] | None = None,

@@ -105,9 +105,11 @@ class Protocol(ABC):
 
     Attributes:
         scenes: Which task of the built-in scenes suits it, where no data are given.
+        timed: Whether times are what it measures, so that nothing should run beside it.
     """
 
     scenes: Literal["single", "multi"] = "single"
+    timed: bool = False
 
     @abstractmethod
     def run(self, subject: Subject, data: ImageSource, *, seed: int = 0) -> Result:

@@ -53,7 +53,7 @@ def run_units(
     """Measure every cell that is missing. Started again after anything at all, it goes on where it was.
 
     Args:
-        units: In the order in which to begin them.
+        units: In the order in which to begin them; one that is timed waits until it is alone.
         cells: Where results are written.
         machine: Where the work is done.
         show: Called about once a second and at every change.
@@ -72,7 +72,7 @@ def run_units(
     try:
         with locked(machine.lock, patience=ORPHANS) as lock, Pool(machine, lock) as pool:
             while progress.todo or pool.busy():
-                while progress.todo and (worker := pool.idle()):
+                while _may_begin(progress) and (worker := pool.idle()):
                     _begin(worker, progress.todo.pop(0), tasks, progress)
                 show(progress)
                 for worker, event in pool.events(TICK):
@@ -127,6 +127,14 @@ def record_of(unit: Unit, evaluation: Evaluation, record: Record) -> Record:
         "subject": {**record["subject"], "source": RUN if unit.request else None},
         "command": commands(unit, evaluation)[-1],
     }
+
+
+def _may_begin(progress: Progress) -> bool:
+    """Whether the next unit may be given to a worker that is idle: one that is timed runs alone."""
+    if not progress.todo:
+        return False
+    beside = progress.running.values()
+    return not beside or not (progress.todo[0].timed or any(unit.timed for unit in beside))
 
 
 def _begin(worker: Worker, unit: Unit, tasks: dict[str, Any], progress: Progress) -> None:

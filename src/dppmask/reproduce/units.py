@@ -29,6 +29,7 @@ class Evaluation:
         options: Every option as plain data.
         identity: What decides its numbers.
         recorded: Whether its whole record is kept beside its cell, for a picture.
+        timed: Whether nothing should run beside it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Evaluation:
     options: Options = field(default_factory=dict)
     identity: Options = field(default_factory=dict)
     recorded: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Unit:
     options: Options
     identity: Options
     evaluations: Mapping[str, Evaluation]
+
+    @property
+    def timed(self) -> bool:
+        """Whether nothing should run beside it."""
+        return any(evaluation.timed for evaluation in self.evaluations.values())
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,10 @@ def united(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
 
 
 def merged(jobs: Iterable[Job]) -> list[Unit]:
-    """Every unit once, in order of appearance by seed; what several experiments want of one run is united."""
+    """Every unit once, in order of appearance by seed, those that are timed last.
+
+    What several experiments want of one run is united.
+    """
     found: dict[str, Unit] = {}
     for unit in (unit for job in jobs for unit in job.units.values()):
         known = found.get(unit.key)
@@ -185,7 +195,7 @@ def merged(jobs: Iterable[Job]) -> list[Unit]:
         else:
             both = [*known.evaluations.values(), *unit.evaluations.values()]
             found[unit.key] = replace(known, evaluations=united(both))
-    return sorted(found.values(), key=lambda unit: unit.seed)
+    return sorted(found.values(), key=lambda unit: (unit.timed, unit.seed))
 
 
 def _shown(experiment: Experiment, row: Row) -> set[str]:
@@ -221,7 +231,14 @@ def _evaluations(
         identity = evaluation_identity(options)
         place = 1 + list(scale.evaluate).index(name)
         return Evaluation(
-            name, cell_key(key, identity, seed), place, request, options, identity, recorded=name in shown
+            name,
+            cell_key(key, identity, seed),
+            place,
+            request,
+            options,
+            identity,
+            recorded=name in shown,
+            timed=specs.build(options["protocol"]).timed,
         )
 
     return united(map(one, names))

@@ -50,7 +50,8 @@ def record_environment(path: Path) -> None:
 def commit(folder: Path) -> str | None:
     """The commit of the checkout that holds ``folder``, with ``+changes`` where the folder differs from it.
 
-    What differs outside, such as results that were just written, does not count. None where the folder is tracked by no checkout (an installed wheel) or git is missing.
+    What differs outside, such as results that were just written, does not count. None where the folder is
+    tracked by no checkout (an installed wheel) or git is missing.
     """
     try:
         if not _git(folder, "ls-files", "."):
