@@ -48,7 +48,10 @@ def test_a_layered_option_and_a_default_are_shown():
 
 
 def test_a_scale_without_the_evaluation_shows_the_paper_alone(content, scale):
-    content = {**CONTENT, "settings": {"evaluation": "finetune", "rows": CONTENT["settings"]["rows"]}}
+    content = {
+        **CONTENT,
+        "settings": {"method": "mae", "evaluation": "finetune", "rows": CONTENT["settings"]["rows"]},
+    }
     assert "finetune" not in scale.evaluate
     table = job_of(experiment_of("t", content, where="t.yaml"), scale).settings
     assert [(row["paper"], row["here"]) for row in table.rows] == [("400", None)]
@@ -77,11 +80,11 @@ def test_a_section_without_runs_has_no_commands(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["settings"].pop("method"), "settings needs either method or evaluation"),
+        (lambda c: c["settings"].pop("method"), "settings needs method"),
         (lambda c: c["settings"]["rows"][0].pop("option"), "row 1 needs either option or here"),
         (
             lambda c: c["settings"]["rows"][0].update(option="epoch"),
-            "method mae has no option epoch; did you mean epochs",
+            "mae has no option epoch; did you mean epochs",
         ),
         (lambda c: c.update(columns={}), "leave out columns or settings"),
         (lambda c: c["settings"].update(method="mea"), "does not say how to pre-train mea; did you mean mae"),

@@ -9,6 +9,7 @@ from dppmask.reproduce.reading import check_keys, read_mapping
 from dppmask.reproduce.request import Request
 
 FOLDER = "paper/scales/"
+FOR = "for"  # in an evaluation: name of a method → what differs
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Scale:
         pretrain: Name of a method in experiments → what all its runs share.
         evaluate: Name of an evaluation in experiments → how it is done. What a scale leaves out is not
             measured at it.
+        differing: Name of an evaluation → name of a method → what is done otherwise for its runs.
         sweeps: Name of an option that an experiment sweeps → its values.
         speeds: Name of a method → its measured speed.
         seconds: Name of an evaluation → measured seconds.
@@ -46,6 +48,7 @@ class Scale:
     seeds: tuple[int, ...]
     pretrain: Mapping[str, Request]
     evaluate: Mapping[str, Request]
+    differing: Mapping[str, Mapping[str, Request]] = field(default_factory=dict)
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +65,11 @@ class Scale:
                 f"scale {self.name} does not say how to pre-train {name}; {nearest(name, self.pretrain)}"
             )
         return self.pretrain[name]
+
+    def evaluation(self, name: str, method: str | None) -> Request:
+        """How runs of a method are evaluated; the method is None where nothing is trained."""
+        above = self.differing.get(name, {}).get(method or "")
+        return self.evaluate[name] if above is None else self.evaluate[name].then(above)
 
 
 def scale_names() -> list[str]:
@@ -86,12 +94,20 @@ def load_scale(name: str) -> Scale:
         required=("about", "seeds", "pretrain", "evaluate"),
         optional=("sweeps", "speeds", "seconds", "images"),
     )
+    differing = {key: entry[FOR] for key, entry in content["evaluate"].items() if FOR in entry}
+    for key, entries in differing.items():
+        check_keys(entries, f"{path}: {FOR} of {key}", optional=content["pretrain"])
+    shared = {
+        key: {name: value for name, value in entry.items() if name != FOR}
+        for key, entry in content["evaluate"].items()
+    }
     return Scale(
         name,
         content["about"],
         tuple(content["seeds"]),
         {key: Request.of(entry) for key, entry in content["pretrain"].items()},
-        {key: Request.of(entry) for key, entry in content["evaluate"].items()},
+        {key: Request.of(entry) for key, entry in shared.items()},
+        {key: {one: Request.of(entry) for one, entry in each.items()} for key, each in differing.items()},
         {key: tuple(values) for key, values in content.get("sweeps", {}).items()},
         {key: Speed(**entry) for key, entry in content.get("speeds", {}).items()},
         content.get("seconds", {}),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from dppmask.errors import UserError, nearest
 from dppmask.figures.table import Cell, Column, Table
@@ -45,13 +45,13 @@ class Settings:
     """The table.
 
     Attributes:
-        kind: Whether ``name`` is a method or an evaluation of the scale.
-        name: Which.
+        method: Name of a method of the scale.
+        evaluation: Name of the evaluation of its runs that has the options; None = the pre-training has.
         rows: In order.
     """
 
-    kind: Literal["method", "evaluation"]
-    name: str
+    method: str
+    evaluation: str | None
     rows: tuple[Setting, ...]
 
 
@@ -61,10 +61,7 @@ def settings_of(content: Any, where: str) -> Settings:
     Raises:
         UserError: Naming the place of the first thing that is wrong.
     """
-    content = check_keys(content, where, required=("rows",), optional=("method", "evaluation"))
-    kinds = [kind for kind in ("method", "evaluation") if kind in content]
-    if len(kinds) != 1:
-        raise UserError(f"{where} needs either method or evaluation")
+    content = check_keys(content, where, required=("method", "rows"), optional=("evaluation",))
     rows = []
     for number, entry in enumerate(content["rows"], 1):
         place = f"{where}: row {number}"
@@ -72,7 +69,7 @@ def settings_of(content: Any, where: str) -> Settings:
         if ("option" in entry) == ("here" in entry):
             raise UserError(f"{place} needs either option or here")
         rows.append(Setting(**{name: str(value) for name, value in entry.items()}))
-    return Settings(kinds[0], content[kinds[0]], tuple(rows))  # type: ignore[arg-type]
+    return Settings(content["method"], content.get("evaluation"), tuple(rows))
 
 
 def settings_table(settings: Settings, scale: Scale) -> Table:
@@ -87,8 +84,8 @@ def settings_table(settings: Settings, scale: Scale) -> Table:
         if row.option is None or options is None:
             return row.here
         if row.option not in options:
-            known = nearest(row.option, options)
-            raise UserError(f"{settings.kind} {settings.name} has no option {row.option}; {known}")
+            whose = settings.evaluation or settings.method
+            raise UserError(f"{whose} has no option {row.option}; {nearest(row.option, options)}")
         return _text(options[row.option])
 
     rows: list[Mapping[str, Cell]] = [
@@ -105,11 +102,11 @@ def settings_table(settings: Settings, scale: Scale) -> Table:
 
 def _options(settings: Settings, scale: Scale) -> Options | None:
     """Every option with its value, defaults filled in."""
-    if settings.kind == "method":
-        return _flat(pretraining(scale.method(settings.name).then(ANY_MASK)))
-    if settings.name not in scale.evaluate:
+    if settings.evaluation is None:
+        return _flat(pretraining(scale.method(settings.method).then(ANY_MASK)))
+    if settings.evaluation not in scale.evaluate:
         return None
-    options = evaluation(scale.evaluate[settings.name])
+    options = evaluation(scale.evaluation(settings.evaluation, settings.method))
     return _flat({**options, "protocol": describe(build(options["protocol"]))})
 
 

@@ -214,26 +214,25 @@ def _unit(experiment: Experiment, row: Row, seed: int, shown: Collection[str], s
         options = pretraining(request)
         identity = training_identity(options)
         key = run_key(identity)
-    found = _evaluations([*names, *([] if key is None else [TRAINING])], shown, scale, options, key, seed)
+    requests = {name: _owned(scale.evaluation(name, row.method), options) for name in names}
+    found = _evaluations(requests, shown, scale, key, seed)
     if key is None:
         key = fingerprint(sorted(found))
     return Unit(key, title, scale.name, row.method, seed, request, options, identity, found)
 
 
 def _evaluations(
-    names: Iterable[str], shown: Collection[str], scale: Scale, run: Options, key: str | None, seed: int
+    requests: Mapping[str, Request], shown: Collection[str], scale: Scale, run: str | None, seed: int
 ) -> dict[str, Evaluation]:
-    def one(name: str) -> Evaluation:
-        if name == TRAINING:
-            return Evaluation(name, cell_key(key, None, seed))
-        request = _owned(scale.evaluate[name], run)
+    """The evaluations by key, and what the training itself says, if there is one."""
+
+    def one(name: str, request: Request) -> Evaluation:
         options = evaluation(request)
         identity = evaluation_identity(options)
-        place = 1 + list(scale.evaluate).index(name)
         return Evaluation(
             name,
-            cell_key(key, identity, seed),
-            place,
+            cell_key(run, identity, seed),
+            1 + list(scale.evaluate).index(name),
             request,
             options,
             identity,
@@ -241,7 +240,8 @@ def _evaluations(
             timed=specs.build(options["protocol"]).timed,
         )
 
-    return united(map(one, names))
+    trained = [] if run is None else [Evaluation(TRAINING, cell_key(run, None, seed))]
+    return united([*(one(name, request) for name, request in requests.items()), *trained])
 
 
 def _owned(request: Request, run: Options) -> Request:
