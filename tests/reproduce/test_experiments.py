@@ -8,6 +8,7 @@ import pytest
 from dppmask.commands.parser import OptionParser
 from dppmask.errors import UserError
 from dppmask.evaluation.run import evaluate
+from dppmask.reproduce import scales
 from dppmask.reproduce.experiments import experiment_names, experiment_of, load_experiment
 from dppmask.reproduce.request import Request, pretraining
 from dppmask.reproduce.scales import load_scale, scale_names
@@ -138,3 +139,22 @@ def test_own_is_what_the_run_has(content, scale):
         UserError, match=r"protocol.mask_ratio cannot be the run's own, which is \[0.1, 0.5\]"
     ):
         job_of(experiment_of("t", content, where=""), scale)
+
+
+def test_an_evaluation_may_differ_for_one_method():
+    scale = load_scale("tiny")
+    rate = {
+        method: build(request.given()["protocol"]).base_lr
+        for method in ("ibot", "mae", "mae_1k")
+        for request in [scale.evaluation("finetune" if method != "mae_1k" else "finetune_1k", method)]
+    }
+    assert rate == {"ibot": 2e-3, "mae": 8e-3, "mae_1k": 8e-3}
+    assert scale.evaluation("finetune", None) == scale.evaluate["finetune"]
+
+
+def test_what_differs_for_an_unknown_method_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text("about: x\nseeds: [0]\npretrain: {mae: {}}\nevaluate: {knn: {for: {mea: {}}}}\n")
+    monkeypatch.setattr(scales, "shipped_recipes", lambda: {"paper/scales/own": path})
+    with pytest.raises(UserError, match="for of knn has an unknown key mea; did you mean mae"):
+        load_scale("own")

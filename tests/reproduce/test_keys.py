@@ -27,10 +27,10 @@ print(*(key for unit in job.units.values() for key in (unit.key, *unit.evaluatio
 # Of all runs and cells at scale tiny. Results that stand in a file of cells are found again as long
 # as these stay: they change with a recipe or a scale, and must not change with anything else.
 KEYS = {
-    "table1": "b415bd03d612c14c",
+    "table1": "c624b34360d8b254",
     "table2": "c0821a7adde30ff4",
-    "table4": "82a879f6129c28cd",
-    "figure7": "93e38253fe2d267c",
+    "table4": "a1eca3c0623c968f",
+    "figure7": "1a39f025687d3502",
 }
 
 
@@ -55,7 +55,8 @@ def test_keys_are_those_of_another_process():
 
 @pytest.mark.parametrize("name", KEYS)
 def test_keys_of_cells_that_are_measured_stay(name):
-    units = job_of(load_experiment(name), load_scale("tiny")).units.values()
+    scale = replace(load_scale("tiny"), seeds=(0, 1, 2))
+    units = job_of(load_experiment(name), scale).units.values()
     assert fingerprint(sorted(key for unit in units for key in (unit.key, *unit.evaluations))) == KEYS[name]
 
 
