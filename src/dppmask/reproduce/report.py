@@ -11,6 +11,7 @@ from dppmask.figures.table import Table
 from dppmask.files import replace_file, write_text
 from dppmask.reproduce import tables
 from dppmask.reproduce.cells import Cells, hardware_of
+from dppmask.reproduce.findings import findings
 from dppmask.reproduce.runner import commands
 from dppmask.reproduce.scales import Scale
 from dppmask.reproduce.summary import measured
@@ -33,6 +34,8 @@ def write_reports(jobs: Sequence[Job], scale: Scale, cells: Cells, folder: Path)
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = {job.experiment.name: section(job, cells) for job in jobs}
+    if found := findings(jobs, cells):
+        sections = {"findings": found, **sections}
     lead = [Text(_LEAD), Text(f"Scale {scale.name}. {scale.about}")]
     path = folder / f"reproduce-{scale.name}.html"
     write_text(path.with_suffix(".md"), _markdown(lead, sections, folder, scale))

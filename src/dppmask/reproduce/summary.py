@@ -12,6 +12,7 @@ from dppmask.reproduce.experiments import Column, Row
 from dppmask.reproduce.units import Job
 
 CONFIDENCE = 0.95
+ENOUGH = 3  # seeds; of two the spread is hardly known
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out zero, with enough seeds to say so."""
+        return self.seeds >= ENOUGH and (self.low > 0 or self.high < 0)
 
 
 def measured(job: Job, row: Row, column: Column, cells: Cells) -> Over | None:

@@ -17,8 +17,9 @@ RESULTS_NOTE = "±: standard deviation over seeds."
 PAPER_NOTE = " “paper”: its number, for its own data and networks."
 BEYOND_NOTE = " †: not in the paper."
 DIFFERENCES_NOTE = (
-    "In brackets the 95 % interval of the mean difference, paired by seed (Student). *: the interval leaves "
-    "out 0; about one difference in twenty does so by chance. “paper”: the difference of its numbers."
+    "In brackets the 95 % interval of the mean difference, paired by seed (Student). *: it leaves out 0, "
+    "with three seeds or more; about one difference in twenty does so by chance. “paper”: the difference of "
+    "its numbers."
 )
 
 
@@ -29,7 +30,7 @@ def results(job: Job, cells: Cells) -> Table | None:
         return None
     rows: list[Mapping[str, Cell]] = []
     for row in experiment.rows.values():
-        shown: dict[str, Cell] = {"row": _title(row)}
+        shown: dict[str, Cell] = {"row": title_of(row)}
         for column in experiment.columns.values():
             found = measured(job, row, column, cells)
             shown[column.name] = _in_unit(found, column) if found else None
@@ -53,7 +54,7 @@ def differences(job: Job, cells: Cells) -> Table | None:
         if row.baseline is None:
             continue
         baseline = experiment.rows[row.baseline]
-        shown: dict[str, Cell] = {"row": f"{_title(row)} − {baseline.title}"}
+        shown: dict[str, Cell] = {"row": f"{title_of(row)} − {baseline.title}"}
         for column in experiment.columns.values():
             ours, theirs = (measured(job, one, column, cells) for one in (row, baseline))
             found = difference(ours, theirs) if ours and theirs else None
@@ -90,7 +91,7 @@ def costs(job: Job, cells: Cells) -> Table | None:
             ]
             rows.append(
                 {
-                    "row": _title(row),
+                    "row": title_of(row),
                     "runs": len(trained),
                     "training": fmean(timings["seconds"] for timings in trained) / 60,
                     "speed": fmean(timings["images_per_second"] for timings in trained),
@@ -151,7 +152,8 @@ def _baseline(job: Job, column: experiments.Column, cells: Cells, name: str) -> 
     return Over({seed: fmean(values) for seed, values in sorted(found.items())}) if found else None
 
 
-def _title(row: Row) -> str:
+def title_of(row: Row) -> str:
+    """As tables show it: with its place in a sweep, and marked if the paper does not have it."""
     at = "" if row.at is None else f", {row.at}"
     return f"{row.title}{at}{BEYOND if row.beyond else ''}"
 
