@@ -39,11 +39,11 @@ def findings(jobs: Sequence[Job], cells: Cells) -> Section | None:
                         rows.append(_line(job, row, column, found))
     if not compared:
         return None
-    chance = (1 - CONFIDENCE) * compared
+    interval, chance = f"{100 * CONFIDENCE:.0f} %", f"{(1 - CONFIDENCE) * compared:.0f}"
     text = (
         f"{len(rows)} of {compared} differences from a baseline row are clear: {ENOUGH} seeds or more, and "
-        f"the {100 * CONFIDENCE:.0f} % interval of the mean, paired by seed, leaves out 0. About {chance:.0f} "
-        "would be so by chance if no mask made a difference. What is not in the table is not shown to differ."
+        f"the {interval} interval of the mean, paired by seed, leaves out 0. About {chance} would be so by "
+        "chance if no mask made a difference. What is not in the table is not shown to differ."
     )
     return Section(HEADING, [Text(text), *([Table(COLUMNS, rows)] if rows else [])])
 
