@@ -125,3 +125,12 @@ def test_both_reports_hold_the_numbers_and_how_they_came_about(job, scale, cells
 def test_an_experiment_without_cells_has_a_report_too(job, scale, tmp_path):
     path = report.write_reports([job], scale, Cells(tmp_path / "none.jsonl"), tmp_path)
     assert "0 of 8 cells are measured" in path.read_text()
+
+
+def test_a_chart_has_a_panel_for_each_measured_column(content, scale, cells, tmp_path):
+    assert report.chart(job_of(experiment_of("t", content, where=""), scale), cells) is None
+    content["chart"] = True
+    job = job_of(experiment_of("t", content, where=""), scale)
+    figure = report.chart(job, cells).figure
+    assert [axes.get_xlabel() for axes in figure.axes] == ["loss", "k-NN, %"]
+    assert report.chart(job, Cells(tmp_path / "none.jsonl")) is None

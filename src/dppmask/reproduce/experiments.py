@@ -13,7 +13,7 @@ from dppmask.reproduce.request import Request
 from dppmask.reproduce.settings import Settings, settings_of
 
 FOLDER = "paper/"
-_MEASURED = ("rows", "columns", "pictures", "method", "baseline", "sweep")
+_MEASURED = ("rows", "columns", "pictures", "method", "baseline", "sweep", "chart")
 TRAINING = "training"  # the evaluation that is no evaluation: what the training itself says
 
 
@@ -108,6 +108,7 @@ class Experiment:
         conflicts: Where the paper's own numbers or sentences disagree.
         sweep: The option that varies along the x-axis; None for a table.
         pictures: In order.
+        chart: Whether rows and columns are drawn as points too.
         settings: Of what is shown beside the paper's; None where the rest is measured.
     """
 
@@ -121,6 +122,7 @@ class Experiment:
     conflicts: tuple[str, ...] = ()
     sweep: str | None = None
     pictures: tuple[Picture, ...] = ()
+    chart: bool = False
     settings: Settings | None = None
 
 
@@ -196,6 +198,7 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
             _picture(entry, rows, f"{where}: picture {number}")
             for number, entry in enumerate(content.get("pictures") or (), 1)
         ),
+        content.get("chart", False),
         settings_of(content["settings"], f"{where}: settings") if "settings" in content else None,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dppmask.figures.option_sweep import Point, draw_option_sweep
 from dppmask.figures.records import draw_records
 from dppmask.figures.report import Block, Commands, Facts, Picture, Points, Section, Text, write_report
+from dppmask.figures.row_dots import draw_row_dots
 from dppmask.figures.style import figure_bytes
 from dppmask.figures.table import Table
 from dppmask.files import replace_file, write_text
@@ -56,6 +57,7 @@ def section(job: Job, cells: Cells) -> Section:
         job.settings,
         tables.results(job, cells),
         sweep_picture(job, cells),
+        chart(job, cells),
         *pictures(job, cells),
         tables.differences(job, cells),
         Points("Where the paper disagrees with itself", experiment.conflicts)
@@ -90,6 +92,19 @@ def sweep_picture(job: Job, cells: Cells) -> Picture | None:
     return Picture(
         draw_option_sweep(panels, option=option), f"{experiment.title}: mean and standard deviation."
     )
+
+
+def chart(job: Job, cells: Cells) -> Picture | None:
+    """Rows as points, a panel for each column; None where it is not asked for, or nothing is measured."""
+    experiment = job.experiment
+    panels: dict[str, dict[str, list[float]]] = {}
+    for column in experiment.columns.values() if experiment.chart else ():
+        found = {row.title: measured(job, row, column, cells) for row in experiment.rows.values()}
+        if rows := {title: list(over.by_seed.values()) for title, over in found.items() if over}:
+            panels[column.title] = rows
+    if not panels:
+        return None
+    return Picture(draw_row_dots(panels), f"{experiment.title}: every seed, and their mean.")
 
 
 def pictures(job: Job, cells: Cells) -> list[Picture]:
