@@ -129,9 +129,9 @@ def _progress(job: Job, cells: Cells) -> str:
         return ""
     done = sum(cells.has(evaluation) for evaluation in wanted.values())
     seeds = sorted({seed for _, seed in job.units})
-    state = "All" if done == len(wanted) else f"{done} of"
+    state = "All cells are" if done == len(wanted) else f"{done} of {len(wanted)} cells are"
     plural = "s" if len(seeds) > 1 else ""
-    return f"{state} {len(wanted)} cells are measured; seed{plural} {', '.join(map(str, seeds))}. "
+    return f"{state} measured; seed{plural} {', '.join(map(str, seeds))}. "
 
 
 def _commands(job: Job) -> list[str]:
