@@ -17,7 +17,7 @@ from dppmask.bench.step import MODES, Mode, our_step
 from dppmask.bench.step_time import SYNTHETIC
 from dppmask.data.base import ImageSource
 from dppmask.errors import UserError
-from dppmask.evaluation.base import Protocol, Result, Subject
+from dppmask.evaluation.base import Protocol, Result, Subject, check_least
 from dppmask.evaluation.strategies import label_of
 from dppmask.masks import AttMask, BlockMask, DPPMask, KDPPMask, MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import Tokens, check_ratio
@@ -103,9 +103,8 @@ class MaskCost(Protocol):
         repeats: int = 20,
     ) -> None:
         check_ratio(mask_ratio)
-        for name, value in {"batch_size": batch_size, "repeats": repeats}.items():
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+        check_least("batch_size", batch_size, 1)
+        check_least("repeats", repeats, 1)
         for mask in masks or ():
             if not mask.exact:
                 raise UserError(f"MAE needs equal numbers of patches, not {label_of(mask)}; use exact=True")

@@ -9,8 +9,7 @@ from dppmask.bench.harness import measure_in_turns
 from dppmask.bench.inputs import OURS
 from dppmask.bench.step import MODES, our_step
 from dppmask.data.base import ImageSource
-from dppmask.errors import UserError
-from dppmask.evaluation.base import Protocol, Result, Subject
+from dppmask.evaluation.base import Protocol, Result, Subject, check_least
 from dppmask.evaluation.strategies import label_of
 from dppmask.masks import DPPMask, KDPPMask, MaskStrategy, RandomMask, num_masked_for
 from dppmask.masks.base import check_ratio
@@ -53,9 +52,8 @@ class StepTime(Protocol):
         repeats: int = 20,
     ) -> None:
         check_ratio(mask_ratio)
-        for name, value in {"batch_size": batch_size, "repeats": repeats}.items():
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+        check_least("batch_size", batch_size, 1)
+        check_least("repeats", repeats, 1)
         self.masks = None if masks is None else tuple(masks)
         self.backbone = backbone
         self.image_size = image_size

@@ -80,8 +80,7 @@ class MaskStatistics(Protocol):
         num_shown: int = 0,
     ) -> None:
         check_ratio(mask_ratio)
-        if num_masks < 2:
-            raise UserError(f"num_masks must be at least 2 to compare masks of one image, got {num_masks}")
+        check_least("num_masks", num_masks, 2, "to compare masks of one image")
         check_least("num_images", num_images, 2, "for a standard error")
         check_least("batch_size", batch_size, 1)
         if kernel_source is not None and kernel_source not in get_args(Source):

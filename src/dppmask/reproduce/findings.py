@@ -7,7 +7,7 @@ from dppmask.figures.table import Cell, Column, Table
 from dppmask.reproduce.cells import Cells
 from dppmask.reproduce.experiments import Column as Quantity
 from dppmask.reproduce.experiments import Row
-from dppmask.reproduce.summary import CONFIDENCE, ENOUGH, Difference, difference, measured
+from dppmask.reproduce.summary import CONFIDENCE, ENOUGH, Difference, beside_baseline
 from dppmask.reproduce.tables import CLEAR, difference_text, title_of
 from dppmask.reproduce.units import Job
 
@@ -60,8 +60,7 @@ def _difference(
     if place in seen:
         return None
     seen.add(place)
-    ours, theirs = (measured(job, one, column, cells) for one in (row, baseline))
-    return difference(ours, theirs) if ours and theirs else None
+    return beside_baseline(job, row, column, cells)
 
 
 def _line(job: Job, row: Row, column: Quantity, found: Difference) -> Mapping[str, Cell]:

@@ -86,6 +86,14 @@ def difference(row: Over, baseline: Over) -> Difference | None:
     return Difference(fmean(values), fmean(values) - reach, fmean(values) + reach, len(values))
 
 
+def beside_baseline(job: Job, row: Row, column: Column, cells: Cells) -> Difference | None:
+    """The difference of a row from its baseline; None where it has none, or nothing is measured."""
+    if row.baseline is None:
+        return None
+    ours, theirs = (measured(job, one, column, cells) for one in (row, job.experiment.rows[row.baseline]))
+    return difference(ours, theirs) if ours and theirs else None
+
+
 def _reach(values: Sequence[float]) -> float:
     """Half the width of the interval of a mean."""
     if len(values) < 2:

@@ -7,7 +7,7 @@ from dppmask.figures.table import Cell, Column, Measured, Table
 from dppmask.reproduce import experiments
 from dppmask.reproduce.cells import Cells
 from dppmask.reproduce.experiments import TRAINING, Experiment, Row
-from dppmask.reproduce.summary import Difference, Over, difference, measured
+from dppmask.reproduce.summary import Difference, Over, beside_baseline, measured
 from dppmask.reproduce.units import Job
 
 BASELINES = {"random_encoder": "untrained encoder", "raw_pixels": "raw pixels", "chance": "chance"}
@@ -56,8 +56,7 @@ def differences(job: Job, cells: Cells) -> Table | None:
         baseline = experiment.rows[row.baseline]
         shown: dict[str, Cell] = {"row": f"{title_of(row)} − {baseline.title}"}
         for column in experiment.columns.values():
-            ours, theirs = (measured(job, one, column, cells) for one in (row, baseline))
-            found = difference(ours, theirs) if ours and theirs else None
+            found = beside_baseline(job, row, column, cells)
             shown[column.name] = difference_text(found, column.digits) if found else None
             if column.name in row.paper and column.name in baseline.paper:
                 shown[_paper(column.name)] = (
