@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dppmask import __version__
-from dppmask.errors import DISK_FULL, UserError, nearest
+from dppmask.errors import DISK_FULL, INTERRUPTED, USER_ERROR, UserError, nearest
 
 
 class Command(NamedTuple):
@@ -55,7 +55,6 @@ COMMANDS = {
     "recipes": Command("dppmask.commands.recipes:main", "list the shipped recipes, or print one"),
 }
 DEBUG = "DPPMASK_DEBUG"
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes, as shells use them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

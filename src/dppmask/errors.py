@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, quota, file size limit
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes, as shells use them
 
 
 class UserError(ValueError):

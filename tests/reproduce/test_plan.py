@@ -9,17 +9,23 @@ from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.plan import Scoring, Training, plan, scorings, trainings
 from dppmask.reproduce.request import Request
 from dppmask.reproduce.run import reproduce
-from dppmask.reproduce.scales import Speed
+from dppmask.reproduce.scales import Rate, Speed
 from dppmask.reproduce.units import job_of, merged
 from dppmask.reproduce.worker import training_metrics
+from dppmask.training.arithmetic import flops_per_image
 
 
 def test_hours_of_a_training():
-    cost = Training("mae", runs=6, epochs=10, images=1000, batch=64, images_per_second=20.0)
+    cost = Training("mae", 10, 1000, batch=64, runs=6, flops=5e9, images_per_second=20.0, assumed=4e11)
     assert cost.steps == 10 * 15
     assert cost.hours == pytest.approx(6 * 150 * 64 / 20 / 3600)
+    assert cost.row()["flop"] == "2.9e+14"  # 6 * 150 * 64 * 5e9
+    assert cost.row()["speed"] == "20 images/s"
     assert replace(cost, images=None).hours is None
-    assert replace(cost, images_per_second=None).hours is None
+    guessed = replace(cost, images_per_second=None)
+    assert guessed.row()["speed"] == "80 images/s (assumed)"
+    assert guessed.hours == pytest.approx(6 * 150 * 64 / 80 / 3600)
+    assert replace(guessed, assumed=None).hours is None
     assert Scoring("knn", 12, 30.0).hours == pytest.approx(0.1)
 
 
@@ -27,7 +33,9 @@ def test_what_is_left_is_counted_once_and_what_is_done_not(experiment, scale, tm
     scale = replace(scale, speeds={"mae": Speed(4.0, "a core")}, seconds={"knn": 36.0})
     job = job_of(experiment, scale)
     units, cells = merged([job, job]), Cells(tmp_path / "cells.jsonl")
-    assert trainings(units, scale, cells) == [Training("mae", 4, 2, 16, 4, 4.0)]
+    (found,) = trainings(units, scale, cells)
+    assert found == Training("mae", 2, 16, 4, runs=4, flops=found.flops, images_per_second=4.0)
+    assert found.flops == flops_per_image(units[0].options)
     assert scorings(units, scale, cells) == [Scoring("knn", 4, 36.0)]
     text = plan([job], units, scale, cells, Machine(tmp_path, jobs=2))
     assert "2 epochs x 16 images / 4 = 8 steps" in text
@@ -39,6 +47,16 @@ def test_what_is_left_is_counted_once_and_what_is_done_not(experiment, scale, tm
     left = [unit for unit in units if unit is not units[0]]
     assert trainings(left, scale, cells)[0].runs == 3
     assert scorings(left, scale, cells) == [Scoring("knn", 3, 72.0)]  # as measured, now
+
+
+def test_what_was_never_measured_is_taken_from_its_operations(experiment, scale, tmp_path):
+    scale = replace(scale, assumed=Rate(1e-6, "a card"), seconds={"knn": 36.0})
+    job = job_of(experiment, scale)
+    units, cells = merged([job]), Cells(tmp_path / "cells.jsonl")
+    text = plan([job], units, scale, cells, Machine(tmp_path))
+    hours = 4 * 8 * 4 * flops_per_image(units[0].options) / 1e6 / 3600 + 4 * 36 / 3600
+    assert f"Left to do: {hours:.2f} device hours;" in text
+    assert "Assumed: 1e-06 TFLOP/s, a card." in text
 
 
 def test_data_to_bring_is_named(experiment, scale, tmp_path):

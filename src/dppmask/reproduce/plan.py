@@ -1,9 +1,11 @@
 """What an experiment would cost, before anything starts: runs, arithmetic, hours, data."""
 
+import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +15,20 @@ from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.runner import missing
 from dppmask.reproduce.scales import Scale
 from dppmask.reproduce.units import Job, Unit
+from dppmask.training.arithmetic import flops_per_image
+
+# The options that decide the operations of an image.
+COUNTED = (
+    "method",
+    "backbone",
+    "backbone_args",
+    "image_size",
+    "patch_size",
+    "position",
+    "crop_scale",
+    "mask_ratio",
+    "mask_probability",
+)
 
 
 @dataclass(frozen=True)
@@ -21,19 +37,23 @@ class Training:
 
     Attributes:
         method: Name of the scale's method.
-        runs: How many.
         epochs: Passes over the data.
         images: In the data; None = not known.
         batch: Images per optimiser step.
+        runs: How many.
+        flops: Floating-point operations per image, averaged over the runs.
         images_per_second: Measured; None = not yet.
+        assumed: Operations per second of a device, for what is not measured; None = nothing is assumed.
     """
 
     method: str
-    runs: int
     epochs: int
     images: int | None
     batch: int
-    images_per_second: float | None
+    runs: int
+    flops: float
+    images_per_second: float | None = None
+    assumed: float | None = None
 
     @property
     def steps(self) -> int | None:
@@ -41,20 +61,34 @@ class Training:
         return None if self.images is None else self.epochs * (self.images // self.batch)
 
     @property
+    def speed(self) -> float | None:
+        """Images per second, measured or assumed."""
+        if self.images_per_second is None and self.assumed is not None:
+            return self.assumed / self.flops
+        return self.images_per_second
+
+    @property
+    def images_seen(self) -> int | None:
+        """By all runs together."""
+        return None if self.steps is None else self.runs * self.steps * self.batch
+
+    @property
     def hours(self) -> float | None:
         """Of all runs on one device."""
-        if self.steps is None or self.images_per_second is None:
+        if self.images_seen is None or self.speed is None:
             return None
-        return self.runs * self.steps * self.batch / self.images_per_second / 3600
+        return self.images_seen / self.speed / 3600
 
     def row(self) -> Mapping[str, Cell]:
         """As the plan shows it."""
         images, steps = _number(self.images), _number(self.steps)
+        guessed = " (assumed)" if self.images_per_second is None else ""
         return {
             "what": f"pre-train {self.method}",
             "count": self.runs,
             "each": f"{self.epochs} epochs x {images} images / {self.batch} = {steps} steps",
-            "speed": None if self.images_per_second is None else f"{self.images_per_second:.0f} images/s",
+            "flop": None if self.images_seen is None else f"{self.images_seen * self.flops:.1e}",
+            "speed": None if self.speed is None else f"{self.speed:.0f} images/s{guessed}",
             "hours": self.hours,
         }
 
@@ -91,12 +125,16 @@ def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells,
     hours = [cost.hours for cost in costs]
     known = sum(value for value in hours if value is not None)
     more = " and what is not measured yet" if None in hours else ""
+    rate = scale.assumed
+    assumed = f" Assumed: {rate.tflops:g} TFLOP/s, {rate.hardware}." if rate else ""
     total = f"{known:.2f} device hours{more}; {known / machine.jobs:.2f} with {machine.jobs} at a time"
     return "\n".join(
         [
             f"{scale.name}: {scale.about}",
             _experiments(jobs, cells).to_text(),
-            Table(_COSTS, [cost.row() for cost in costs], note=f"Left to do: {total}.").to_text(width=130),
+            Table(_COSTS, [cost.row() for cost in costs], note=f"Left to do: {total}.{assumed}").to_text(
+                width=150
+            ),
             _data(left, machine),
         ]
     )
@@ -104,14 +142,20 @@ def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells,
 
 def trainings(units: Iterable[Unit], scale: Scale, cells: Cells) -> list[Training]:
     """Pre-trainings of units by method and length."""
-    counts = Counter(
-        (unit.method or "", unit.options["epochs"], num_images(unit, scale), batch_of(unit.options))
-        for unit in units
-        if unit.request is not None
-    )
+    alike: defaultdict[tuple[str, int, int | None, int], list[Unit]] = defaultdict(list)
+    for unit in units:
+        if unit.request is not None:
+            length = unit.options["epochs"], num_images(unit, scale), batch_of(unit.options)
+            alike[unit.method or "", *length].append(unit)
     return [
-        Training(method, runs, epochs, images, batch, _speed(method, scale, cells))
-        for (method, epochs, images, batch), runs in counts.items()
+        Training(
+            *group,
+            runs=len(runs),
+            flops=fmean(map(_flops, runs)),
+            images_per_second=_speed(group[0], scale, cells),
+            assumed=scale.assumed.tflops * 1e12 if scale.assumed else None,
+        )
+        for group, runs in alike.items()
     ]
 
 
@@ -136,6 +180,15 @@ def data_sets(units: Iterable[Unit]) -> list[str]:
     """Names of the data sets that units read and that are not rendered."""
     texts = str([[unit.options, *(e.options for e in unit.evaluations.values())] for unit in units])
     return sorted(set(re.findall(r"\$\{(\w+)\}", texts)) - {"run"})
+
+
+def _flops(unit: Unit) -> float:
+    return _counted(json.dumps({name: unit.options[name] for name in COUNTED}))
+
+
+@cache
+def _counted(options: str) -> float:
+    return flops_per_image(json.loads(options))
 
 
 def _speed(method: str, scale: Scale, cells: Cells) -> float | None:
@@ -171,7 +224,8 @@ _COSTS = (
     Column("what", "left to do"),
     Column("count", "times", digits=0),
     Column("each", "each"),
-    Column("speed", "measured"),
+    Column("flop", "operations"),
+    Column("speed", "speed"),
     Column("hours", "device hours", digits=2),
 )
 

@@ -1,5 +1,6 @@
 """``reproduce``: experiments at a scale, from nothing to the report."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def reproduce(
         num_workers: Loader processes of each run.
         data_roots: Name of a data set → its folder.
         launch: What stands before the command of a pre-training, to spread each over devices: "srun …", or
-            "torchrun --no-python …".
+            "torchrun --nproc_per_node 8 --no-python --".
         keep: Keep the folders of finished runs.
         check: Cells to measure once more and compare with what is written down, each as
             EXPERIMENT/ROW/SEED/EVALUATION: table2/random/0/knn; nothing is written.
@@ -74,7 +75,7 @@ def reproduce(
         jobs=jobs,
         device=device,
         data_roots=data_roots or {},
-        launch=tuple(launch.split()),
+        launch=tuple(shlex.split(launch)),
         num_workers=num_workers,
     )
     units = merged(todo)

@@ -26,6 +26,19 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """What a device is taken to compute, for the plan of what was never measured.
+
+    Attributes:
+        tflops: 1e12 floating-point operations per second.
+        hardware: Which device, and how much of its peak that is.
+    """
+
+    tflops: float
+    hardware: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """How runs of each method are trained and scored.
 
@@ -41,6 +54,7 @@ class Scale:
         speeds: Name of a method → its measured speed.
         seconds: Name of an evaluation → measured seconds.
         images: Name of a method → its training images, for the plan, where its data do not say.
+        assumed: What a device computes; for the plan of methods without a measured speed.
     """
 
     name: str
@@ -53,6 +67,7 @@ class Scale:
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: Mapping[str, int] = field(default_factory=dict)
+    assumed: Rate | None = None
 
     def method(self, name: str) -> Request:
         """What runs of a method share.
@@ -92,7 +107,7 @@ def load_scale(name: str) -> Scale:
         read_mapping(path),
         str(path),
         required=("about", "seeds", "pretrain", "evaluate"),
-        optional=("sweeps", "speeds", "seconds", "images"),
+        optional=("sweeps", "speeds", "seconds", "images", "assumed"),
     )
     differing = {key: entry[FOR] for key, entry in content["evaluate"].items() if FOR in entry}
     for key, entries in differing.items():
@@ -112,4 +127,5 @@ def load_scale(name: str) -> Scale:
         {key: Speed(**entry) for key, entry in content.get("speeds", {}).items()},
         content.get("seconds", {}),
         content.get("images", {}),
+        Rate(**content["assumed"]) if "assumed" in content else None,
     )

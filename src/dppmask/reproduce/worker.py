@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.evaluation.run import evaluate
 from dppmask.files import write_yaml
+from dppmask.reproduce.launch import launch, stop_launched
 from dppmask.training.callbacks import read_metrics
 from dppmask.training.environment import describe_environment
 from dppmask.training.run import METRICS, pretrain
@@ -104,6 +104,7 @@ def _incoming() -> "queue.Queue[Task | None]":
     def read() -> None:
         for line in sys.stdin:
             tasks.put(json.loads(line))
+        stop_launched()
         os._exit(ORPHANED)
 
     threading.Thread(target=read, daemon=True).start()
@@ -113,7 +114,7 @@ def _incoming() -> "queue.Queue[Task | None]":
 def _train(task: Task) -> bool:
     """Train, or go on with what is there; whether the end was reached.
 
-    What several devices train is a command of its own, which starts the other ranks.
+    What several devices train is a command of its own, which starts a process for each.
     """
     if task["pretrain"] is None:
         return True
@@ -123,10 +124,7 @@ def _train(task: Task) -> bool:
     config = folder.with_suffix(".yaml")
     write_yaml(config, task["pretrain"])
     command = [*task["launch"], sys.executable, "-m", "dppmask", "pretrain", "--config", str(config)]
-    code = subprocess.run([*command, "--run", str(folder), "--resume"], stdout=sys.stderr).returncode
-    if code not in (0, 130):
-        raise UserError(f"the launched training ended with code {code}")
-    return code == 0
+    return launch([*command, "--run", str(folder), "--resume"])
 
 
 def _devices(options: Mapping[str, Any]) -> int:

@@ -200,13 +200,13 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
         model.before_training()
     if config["compile"]:
         model.compile()
-    strategy, ratio = build(config["mask"]), _ratio(config)
+    strategy, ratio = build(config["mask"]), ratio_of(config)
     check_needs(model, strategy, ratio)
     source = build(config["data"]).split("train")
     loader = partial(
         TrainLoader,
         source,
-        _transform(config, model),
+        transform_of(config, model),
         batch_size=config["batch_size"],
         seed=config["seed"],
         num_workers=config["num_workers"],
@@ -227,15 +227,28 @@ def _module(config: Mapping[str, Any], trainer: Trainer, *, fresh: bool) -> Pret
     return module
 
 
-def _transform(config: Mapping[str, Any], model: MaskedImageModel) -> Transform:
-    """The augmentation: one crop of each image, or as many as the method wants."""
+def transform_of(config: Mapping[str, Any], model: MaskedImageModel) -> Transform:
+    """The augmentation of a run: one crop of each image, or as many as its method wants.
+
+    Args:
+        config: The options of the run as plain data.
+        model: Its method.
+    """
     image_size, scale = _pair(config["image_size"]), _pair(config["crop_scale"])
     if model.multi_crop is None:
         return train_transform(image_size, scale=scale)
     return MultiCropTransform(image_size, model.multi_crop, scale=scale)
 
 
-def _ratio(config: Mapping[str, Any]) -> MaskRatio:
+def ratio_of(config: Mapping[str, Any]) -> MaskRatio:
+    """How many patches a run hides.
+
+    Args:
+        config: The options of the run as plain data.
+
+    Raises:
+        UserError: If the mask ratio or the mask probability is outside its range.
+    """
     try:
         return MaskRatio(_pair(config["mask_ratio"]), probability=config["mask_probability"])
     except ValueError as error:
