@@ -22,7 +22,7 @@ def told_to_stop(number, frame):
 signal.signal(signal.SIGTERM, told_to_stop)
 for line in sys.stdin:
     task = json.loads(line)
-    Path(task["folder"]).mkdir(parents=True)
+    Path(task["folder"]).mkdir(parents=True, exist_ok=True)
     for evaluation in task["evaluations"]:
         key = evaluation["key"]
         match TROUBLE.get(key):

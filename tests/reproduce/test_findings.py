@@ -32,7 +32,7 @@ def text_of(section):
 
 def test_a_clear_difference_is_named_with_its_direction(job, tmp_path):
     found = findings([job], written(job, tmp_path / "a", KNN))
-    assert found.blocks[1].rows == [
+    assert found.blocks[2].rows == [
         {
             "place": "table0",
             "rows": "DPP masks − random masks",
@@ -43,13 +43,13 @@ def test_a_clear_difference_is_named_with_its_direction(job, tmp_path):
     ]
     assert "1 of 2 differences" in text_of(found)
     swapped = {"random": KNN["dpp"], "dpp": KNN["random"]}
-    assert findings([job], written(job, tmp_path / "b", swapped)).blocks[1].rows[0]["verdict"] == "worse"
+    assert findings([job], written(job, tmp_path / "b", swapped)).blocks[2].rows[0]["verdict"] == "worse"
 
 
 def test_noise_is_not_clear(job, tmp_path):
     values = {"random": (0.40, 0.41, 0.42), "dpp": (0.50, 0.39, 0.42)}
     found = findings([job], written(job, tmp_path / "a", values))
-    assert len(found.blocks) == 1
+    assert len(found.blocks) == 2
     assert "0 of 2 differences" in text_of(found)
 
 
@@ -61,3 +61,13 @@ def test_what_two_experiments_share_counts_once(job, tmp_path):
     other = replace(job, experiment=replace(job.experiment, name="table00"))
     found = findings([job, other], written(job, tmp_path / "a", KNN))
     assert "1 of 2 differences" in text_of(found)
+
+
+def test_what_masks_do_stands_apart_from_what_was_learned(job, tmp_path):
+    columns = {
+        name: replace(column, learned=name != "loss") for name, column in job.experiment.columns.items()
+    }
+    job = replace(job, experiment=replace(job.experiment, columns=columns))
+    found = text_of(findings([job], written(job, tmp_path / "a", KNN)))
+    assert "1 of 1 differences in what was learned are clear" in found
+    assert "0 of 1 differences in what masks show" in found

@@ -32,15 +32,22 @@ def job(content, scale):
     return job_of(experiment_of("table0", content, where=""), scale)
 
 
-def killed_in_the_middle(units, cells, machine):
-    """Run in a process of its own, and kill that as soon as its training has saved."""
+def is_training(units, cells, machine):
+    return (machine.folder(units[0]) / "checkpoints" / "last.ckpt").exists()
+
+
+def is_evaluating(units, cells, machine):
+    return cells.path.exists()
+
+
+def killed(when, units, cells, machine):
+    """Run in a process of its own, and kill that as soon as it is so far."""
     child = os.fork()
     if child == 0:
         run_units(units, cells, machine)
         os._exit(0)
-    checkpoint = machine.folder(units[0]) / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + PATIENCE
-    while not checkpoint.exists():
+    while not when(units, cells, machine):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
@@ -64,7 +71,8 @@ def told(job, scale, path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_killed_and_started_again_it_gives_the_same_report(tmp_path, job, scale, monkeypatch):
+@pytest.mark.parametrize("when", [is_training, is_evaluating])
+def test_killed_and_started_again_it_gives_the_same_report(tmp_path, job, scale, monkeypatch, when):
     monkeypatch.setattr("dppmask.reproduce.machine.SAVE_LAST_EVERY", 3)
     reports = []
     for name in ("undisturbed", "disturbed"):
@@ -73,7 +81,7 @@ def test_killed_and_started_again_it_gives_the_same_report(tmp_path, job, scale,
         units = merged([job])
         machine.work.mkdir()
         if name == "disturbed":
-            killed_in_the_middle(units, Cells(path), machine)
+            killed(when, units, Cells(path), machine)
             assert machine.folder(units[0]).is_dir()
         progress = run_units(units, Cells(path), machine)
         assert ["k must be at most" in reason for reason in progress.failures.values()] == [True]

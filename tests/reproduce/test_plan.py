@@ -16,7 +16,9 @@ from dppmask.training.arithmetic import flops_per_image
 
 
 def test_hours_of_a_training():
-    cost = Training("mae", 10, 1000, batch=64, runs=6, flops=5e9, images_per_second=20.0, assumed=4e11)
+    cost = Training(
+        "mae", 10, 1000, batch=64, devices=1, runs=6, flops=5e9, images_per_second=20.0, assumed=4e11
+    )
     assert cost.steps == 10 * 15
     assert cost.hours == pytest.approx(6 * 150 * 64 / 20 / 3600)
     assert cost.row()["flop"] == "2.9e+14"  # 6 * 150 * 64 * 5e9
@@ -26,6 +28,10 @@ def test_hours_of_a_training():
     assert guessed.row()["speed"] == "80 images/s (assumed)"
     assert guessed.hours == pytest.approx(6 * 150 * 64 / 80 / 3600)
     assert replace(guessed, assumed=None).hours is None
+    eight = replace(cost, devices=8)
+    assert eight.hours == pytest.approx(8 * cost.hours)  # of one device; the speed is that of all
+    assert replace(eight, images_per_second=None).hours == pytest.approx(guessed.hours)
+    assert replace(eight, images_per_second=None).row()["speed"] == "640 images/s (assumed)"
     assert Scoring("knn", 12, 30.0).hours == pytest.approx(0.1)
 
 
@@ -34,13 +40,13 @@ def test_what_is_left_is_counted_once_and_what_is_done_not(experiment, scale, tm
     job = job_of(experiment, scale)
     units, cells = merged([job, job]), Cells(tmp_path / "cells.jsonl")
     (found,) = trainings(units, scale, cells)
-    assert found == Training("mae", 2, 16, 4, runs=4, flops=found.flops, images_per_second=4.0)
+    assert found == Training("mae", 2, 16, 4, devices=1, runs=4, flops=found.flops, images_per_second=4.0)
     assert found.flops == flops_per_image(units[0].options)
     assert scorings(units, scale, cells) == [Scoring("knn", 4, 36.0)]
     text = plan([job], units, scale, cells, Machine(tmp_path, jobs=2))
     assert "2 epochs x 16 images / 4 = 8 steps" in text
     hours = (4 * 8 * 4 / 4.0 + 4 * 36.0) / 3600
-    assert f"Left to do: {hours:.2f} device hours; {hours / 2:.2f} with 2 at a time." in text
+    assert f"Left to do: {hours:.2f} device hours; {hours / 2:.2f} hours with 2 at a time." in text
 
     for key in units[0].evaluations:
         cells.add({"key": key, "evaluation": "knn", "scale": "mini", "timings": {"seconds": 72.0}})
@@ -89,3 +95,13 @@ def test_the_last_epoch_is_averaged_by_steps_and_time_is_counted_by_line():
     assert found["seconds"] == pytest.approx(80 / 80 + 80 / 40 + 40 / 20)
     assert (found["steps"], found["images"]) == (25, 200)
     assert found["images_per_second"] == pytest.approx(200 / 5)
+
+
+def test_a_run_on_several_devices_takes_less_time_than_device_hours(experiment, scale, tmp_path):
+    wide = scale.pretrain["mae"].then(Request((), {"devices": 2, "batch_size": 2}))
+    scale = replace(scale, pretrain={"mae": wide}, speeds={"mae": Speed(0.1, "two cards")}, evaluate={})
+    job = job_of(experiment, scale)
+    text = plan([job], merged([job]), scale, Cells(tmp_path / "c"), Machine(tmp_path))
+    hours = 4 * 8 * 4 / 0.1 / 3600
+    assert "pre-train mae, 2 devices" in text
+    assert f"{2 * hours:.2f} device hours; {hours:.2f} hours with 1 at a time" in text

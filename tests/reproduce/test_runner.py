@@ -1,7 +1,10 @@
 """The runner among workers that measure nothing, fail, die or hang."""
 
 import json
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from dppmask.reproduce import pool, runner
 from dppmask.reproduce.cells import Cells, locked
 from dppmask.reproduce.experiments import experiment_of, load_experiment
 from dppmask.reproduce.machine import Machine
+from dppmask.reproduce.recheck import only
 from dppmask.reproduce.request import Request
 from dppmask.reproduce.runner import missing, run_units
 from dppmask.reproduce.scales import load_scale
@@ -188,3 +192,70 @@ def test_timed_units_come_after_all_others(scale):
     assert [unit.timed for unit in units] == sorted(unit.timed for unit in units)
     assert units[-1].timed
     assert not units[0].timed
+
+
+def test_folders_that_a_kill_left_behind_go(work, units, tmp_path):
+    work(units, keep=True)
+    work(units)
+    assert not list((tmp_path / "work" / "runs").iterdir())
+
+
+def test_what_another_runner_has_done_since_is_not_begun(work, units, tmp_path):
+    _, cells = work(units)
+    other = {key: cells[key] for key in units[-1].evaluations}
+    (tmp_path / "cells.jsonl").unlink()
+    begun = []
+
+    def show(progress):
+        begun.extend(unit.key for unit in progress.running.values())
+        for cell in other.values():
+            Cells(tmp_path / "cells.jsonl").add(cell)
+
+    progress, _ = work(units, jobs=1, show=show)
+    assert len(progress.finished) == len(units)
+    assert set(begun) == {unit.key for unit in units[:-1]}
+
+
+def test_what_an_evaluation_reads_is_done_again_where_it_is_gone(experiment, scale, work, tmp_path):
+    later = scale.evaluate["knn"].then(Request((), {"protocol": {"init_args": {"k": [2]}}}))
+    scale = replace(scale, evaluate={**scale.evaluate, "finetune": later}, after={"finetune": "knn"})
+    columns = {name: column for name, column in experiment.columns.items() if name != "knn"}
+    rows = {name: replace(row, paper={}) for name, row in experiment.rows.items()}
+    unit = merged([job_of(replace(experiment, columns=columns, rows=rows), scale)])[0]
+    assert [e.name for e in missing(unit, Cells(tmp_path / "none"))] == ["training", "knn", "finetune"]
+    work([unit])
+    path = tmp_path / "cells.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"evaluation": "finetune"' not in line))
+    assert [e.name for e in missing(unit, Cells(path))] == ["knn", "finetune"]
+    work([unit])
+    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)  # the cell that stood was kept
+    assert [e.name for e in only([unit], [key_of(unit, "finetune")])[0].evaluations.values()] == [
+        "knn",
+        "finetune",
+    ]
+
+
+def key_of(unit, name):
+    return next(key for key, evaluation in unit.evaluations.items() if evaluation.name == name)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_again_and_again_it_gets_there(trouble, units, tmp_path):
+    machine = Machine(tmp_path / "work", jobs=2)
+    path = tmp_path / "cells.jsonl"
+    for number in range(12):
+        child = os.fork()
+        if child == 0:
+            run_units(units, Cells(path), machine)
+            os._exit(0)
+        time.sleep(0.03 * number)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    progress = run_units(units, Cells(path), machine)
+    assert not progress.failures
+    lines = path.read_text().splitlines()
+    assert sorted(json.loads(line)["key"] for line in lines) == sorted(
+        k for u in units for k in u.evaluations
+    )
+    assert not list((tmp_path / "work" / "runs").iterdir())

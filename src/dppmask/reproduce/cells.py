@@ -101,7 +101,10 @@ class Cells:
 def hardware_of(cell: Cell) -> str:
     """What a cell was measured on."""
     hardware = cell["hardware"]
-    return ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['cpu_cores']} cores"
+    if hardware["gpus"]:
+        return ", ".join(hardware["gpus"])
+    threads = f", {hardware['threads']} threads" if "threads" in hardware else ""
+    return f"{hardware['cpu']}, {hardware['cpu_cores']} cores{threads}"
 
 
 @contextmanager

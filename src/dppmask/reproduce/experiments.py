@@ -30,6 +30,7 @@ class Column:
         percent: Whether shares are shown in percent.
         digits: Behind the decimal point.
         optional: Whether a row may lack the metric; otherwise that is an error.
+        learned: Whether it says how good the learned features are, not what masks do or how hard they are.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Column:
     percent: bool = True
     digits: int = 2
     optional: bool = False
+    learned: bool = True
 
     def shown(self, key: str | None = None) -> ShownColumn:
         """How a table shows it."""
@@ -204,7 +206,7 @@ def experiment_of(name: str, content: Mapping[str, Any], *, where: str) -> Exper
 
 
 def _column(name: str, entry: Any, where: str) -> Column:
-    known = {"title", "better", "percent", "digits", "optional"}
+    known = {"title", "better", "percent", "digits", "optional", "learned"}
     return Column(
         name,
         **check_keys(entry, where, required=("evaluation", "metric"), optional=known)

@@ -1,8 +1,9 @@
 """What comes out of all experiments together: the clear differences, among all that were looked at."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from dppmask.figures.report import Section, Text
+from dppmask.figures.report import Block, Section, Text
 from dppmask.figures.table import Cell, Column, Table
 from dppmask.reproduce.cells import Cells
 from dppmask.reproduce.experiments import Column as Quantity
@@ -12,6 +13,10 @@ from dppmask.reproduce.tables import CLEAR, difference_text, title_of
 from dppmask.reproduce.units import Job
 
 HEADING = "What is clear"
+CLEAR_IS = (
+    f"Clear is a difference from the baseline row with {ENOUGH} seeds or more whose {100 * CONFIDENCE:.0f} % "
+    "interval, paired by seed, leaves out 0. What is in no table here is not shown to differ."
+)
 COLUMNS = (
     Column("place", "where"),
     Column("rows", "difference"),
@@ -24,28 +29,47 @@ COLUMNS = (
 def findings(jobs: Sequence[Job], cells: Cells) -> Section | None:
     """Every clear difference between a row and its baseline, and how many were not; None if none is measured.
 
-    Quantities without a better direction are left out. What stands in several experiments counts once.
+    What was learned stands apart from what masks do: that masks differ is no news. Quantities without a
+    better direction are left out. What stands in several experiments counts once.
     """
     seen: set[tuple[object, ...]] = set()
-    compared = 0
-    rows: list[Mapping[str, Cell]] = []
+    learned, other = _Kind(), _Kind()
     for job in jobs:
         for row in job.experiment.rows.values():
             for column in job.experiment.columns.values():
                 found = _difference(job, row, column, cells, seen)
                 if found is not None and found.seeds >= ENOUGH:
-                    compared += 1
+                    kind = learned if column.learned else other
+                    kind.compared += 1
                     if found.clear:
-                        rows.append(_line(job, row, column, found))
-    if not compared:
+                        kind.rows.append(_line(job, row, column, found))
+    if not learned.compared + other.compared:
         return None
-    interval, chance = f"{100 * CONFIDENCE:.0f} %", f"{(1 - CONFIDENCE) * compared:.0f}"
-    text = (
-        f"{len(rows)} of {compared} differences from a baseline row are clear: {ENOUGH} seeds or more, and "
-        f"the {interval} interval of the mean, paired by seed, leaves out 0. About {chance} would be so by "
-        "chance if no mask made a difference. What is not in the table is not shown to differ."
-    )
-    return Section(HEADING, [Text(text), *([Table(COLUMNS, rows)] if rows else [])])
+    blocks: list[Block] = [Text(CLEAR_IS)]
+    if learned.compared:
+        chance = (1 - CONFIDENCE) * learned.compared
+        blocks += learned.told("what was learned", f"; about {chance:.0f} would be by chance alone")
+    if other.compared:
+        blocks += other.told("what masks show, how hard they are to fill in, and what they take")
+    return Section(HEADING, blocks)
+
+
+@dataclass
+class _Kind:
+    """Differences of one kind.
+
+    Attributes:
+        compared: How many were looked at.
+        rows: Those that are clear.
+    """
+
+    compared: int = 0
+    rows: list[Mapping[str, Cell]] = field(default_factory=list)
+
+    def told(self, about: str, more: str = "") -> list[Block]:
+        """How many, and the table."""
+        text = f"{len(self.rows)} of {self.compared} differences in {about} are clear{more}."
+        return [Text(text), *([Table(COLUMNS, self.rows)] if self.rows else [])]
 
 
 def _difference(

@@ -43,8 +43,8 @@ def launch(command: Sequence[str]) -> bool:
             if told:  # between the two lines above
                 process.terminate()
             said = _repeat(process.stdout or ())
-        _running.remove(process)
     finally:
+        _running.clear()
         signal.signal(signal.SIGTERM, before)
     if told or process.returncode == INTERRUPTED:
         return False

@@ -81,7 +81,7 @@ class Machine:
         return environment
 
     def task(self, unit: Unit, missing: list[Evaluation]) -> dict[str, Any]:
-        """What a worker needs to know, as plain data.
+        """What a worker needs to know, as plain data. What is timed gets all cores: it runs alone.
 
         Raises:
             UserError: If a data set's folder is not known, or the run wants more devices than a worker has.
@@ -102,6 +102,7 @@ class Machine:
             "seed": unit.seed,
             "device": "cuda" if self.gpus else "cpu",
             "launch": list(self.launch),
+            "threads": None if self.gpus or not unit.timed else os.cpu_count(),
         }
 
     def _pretraining(self, options: Options) -> Options:

@@ -40,16 +40,18 @@ class Training:
         epochs: Passes over the data.
         images: In the data; None = not known.
         batch: Images per optimiser step.
+        devices: That train one run together.
         runs: How many.
         flops: Floating-point operations per image, averaged over the runs.
-        images_per_second: Measured; None = not yet.
-        assumed: Operations per second of a device, for what is not measured; None = nothing is assumed.
+        images_per_second: Measured, of all devices together; None = not yet.
+        assumed: Operations per second of one device, for what is not measured; None = nothing is assumed.
     """
 
     method: str
     epochs: int
     images: int | None
     batch: int
+    devices: int
     runs: int
     flops: float
     images_per_second: float | None = None
@@ -62,9 +64,9 @@ class Training:
 
     @property
     def speed(self) -> float | None:
-        """Images per second, measured or assumed."""
+        """Images per second of all devices together, measured or assumed."""
         if self.images_per_second is None and self.assumed is not None:
-            return self.assumed / self.flops
+            return self.devices * self.assumed / self.flops
         return self.images_per_second
 
     @property
@@ -74,17 +76,17 @@ class Training:
 
     @property
     def hours(self) -> float | None:
-        """Of all runs on one device."""
+        """Of one device, for all runs."""
         if self.images_seen is None or self.speed is None:
             return None
-        return self.images_seen / self.speed / 3600
+        return self.devices * self.images_seen / self.speed / 3600
 
     def row(self) -> Mapping[str, Cell]:
         """As the plan shows it."""
         images, steps = _number(self.images), _number(self.steps)
         guessed = " (assumed)" if self.images_per_second is None else ""
         return {
-            "what": f"pre-train {self.method}",
+            "what": f"pre-train {self.method}" + (f", {self.devices} devices" if self.devices > 1 else ""),
             "count": self.runs,
             "each": f"{self.epochs} epochs x {images} images / {self.batch} = {steps} steps",
             "flop": None if self.images_seen is None else f"{self.images_seen * self.flops:.1e}",
@@ -101,15 +103,17 @@ class Scoring:
         name: Name of the scale's evaluation.
         count: How many.
         seconds: Measured, each; None = not yet.
+        devices: Each takes one.
     """
 
     name: str
     count: int
     seconds: float | None
+    devices: int = 1
 
     @property
     def hours(self) -> float | None:
-        """Of all of them on one device."""
+        """Of one device, for all of them."""
         return None if self.seconds is None else self.count * self.seconds / 3600
 
     def row(self) -> Mapping[str, Cell]:
@@ -127,7 +131,8 @@ def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells,
     more = " and what is not measured yet" if None in hours else ""
     rate = scale.assumed
     assumed = f" Assumed: {rate.tflops:g} TFLOP/s, {rate.hardware}." if rate else ""
-    total = f"{known:.2f} device hours{more}; {known / machine.jobs:.2f} with {machine.jobs} at a time"
+    waiting = sum(cost.hours / cost.devices for cost in costs if cost.hours is not None) / machine.jobs
+    total = f"{known:.2f} device hours{more}; {waiting:.2f} hours with {machine.jobs} at a time"
     return "\n".join(
         [
             f"{scale.name}: {scale.about}",
@@ -142,11 +147,13 @@ def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells,
 
 def trainings(units: Iterable[Unit], scale: Scale, cells: Cells) -> list[Training]:
     """Pre-trainings of units by method and length."""
-    alike: defaultdict[tuple[str, int, int | None, int], list[Unit]] = defaultdict(list)
+    alike: defaultdict[tuple[str, int, int | None, int, int], list[Unit]] = defaultdict(list)
     for unit in units:
         if unit.request is not None:
-            length = unit.options["epochs"], num_images(unit, scale), batch_of(unit.options)
-            alike[unit.method or "", *length].append(unit)
+            options = unit.options
+            devices = options["devices"] * options["num_nodes"]
+            length = options["epochs"], num_images(unit, scale), batch_of(options)
+            alike[unit.method or "", *length, devices].append(unit)
     return [
         Training(
             *group,

@@ -84,12 +84,13 @@ def cells_by_name(jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def only(units: Sequence[Unit], keys: Sequence[str]) -> list[Unit]:
-    """The units that give these cells, with no other evaluation."""
+    """The units that give these cells, with no evaluation that they do not need."""
     found = []
     for unit in units:
-        wanted = {key: evaluation for key, evaluation in unit.evaluations.items() if key in keys}
+        wanted = [evaluation for key, evaluation in unit.evaluations.items() if key in keys]
         if wanted:
-            found.append(replace(unit, evaluations=wanted))
+            needed = {evaluation.key: evaluation for evaluation in unit.with_what_they_need(wanted)}
+            found.append(replace(unit, evaluations=needed))
     return found
 
 
@@ -100,6 +101,8 @@ def _measured_key(name: str, known: Mapping[str, str], cells: Cells) -> str:
         )
     if known[name] not in cells:
         raise UserError(f"check compares with what is written down, but {cells.path} does not have {name}")
+    if not cells[known[name]]["metrics"]:
+        raise UserError(f"check compares metrics, but {name} has only timings, which differ each time")
     return known[name]
 
 

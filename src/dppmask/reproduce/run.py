@@ -13,6 +13,7 @@ from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.plan import plan as plan_text
 from dppmask.reproduce.recheck import as_text, recheck
 from dppmask.reproduce.report import write_reports
+from dppmask.reproduce.reported import reported
 from dppmask.reproduce.runner import FAILURES, run_units
 from dppmask.reproduce.scales import Scale, load_scale
 from dppmask.reproduce.units import job_of, merged
@@ -39,7 +40,8 @@ def reproduce(
     """Fill in the paper's tables and figures, and write the report.
 
     What is measured already, by the lines of cells.jsonl, is not measured again: the same command goes on
-    after an interruption, and adds what is missing on another machine.
+    after an interruption, and adds what is missing on another machine. The report has these experiments, and
+    all others of the scale that are wholly measured.
 
     Args:
         names: table1 … table9, figure1 … figure8, the path of an experiment of your own, or all.
@@ -67,7 +69,8 @@ def reproduce(
             if a checked cell comes out otherwise.
     """
     chosen = _with_seeds(load_scale(scale), seeds)
-    todo = [job_of(load_experiment(name), chosen) for name in _chosen(names)]
+    asked = [load_experiment(name) for name in _chosen(names)]
+    todo = [job_of(experiment, chosen) for experiment in asked]
     folder = Path(results) if results else Path(work) / SMOKE if scale == SMOKE else Path("docs/results")
     cells = Cells(folder / CELLS)
     machine = Machine.here(
@@ -82,12 +85,13 @@ def reproduce(
     if plan:
         return plan_text(todo, units, chosen, cells, machine)
     if check:
-        with showing(todo, cells, machine) as show:
-            compared = recheck(check, todo, cells, machine, show)
+        known = reported(asked, chosen, cells)
+        with showing(known, cells, machine) as show:
+            compared = recheck(check, known, cells, machine, show)
         return as_text(compared)
     with showing(todo, cells, machine) as show:
         progress = run_units(units, cells, machine, show=show, keep=keep)
-    path = write_reports(todo, chosen, cells, folder)
+    path = write_reports(reported(asked, chosen, cells), chosen, cells, folder)
     if progress.failures:
         raise UserError(
             f"{len(progress.failures)} cells failed, as {machine.work / FAILURES} tells; the same command "

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -68,27 +69,28 @@ def run_units(
     machine.work.mkdir(parents=True, exist_ok=True)
     machine.lock.touch()
     progress = Progress([unit for unit in units if missing(unit, cells)])
-    tasks = {unit.key: machine.task(unit, missing(unit, cells)) for unit in progress.todo}
-    try:
-        with locked(machine.lock, patience=ORPHANS) as lock, Pool(machine, lock) as pool:
-            while progress.todo or pool.busy():
-                while _may_begin(progress) and (worker := pool.idle()):
-                    _begin(worker, progress.todo.pop(0), tasks, progress)
-                show(progress)
-                for worker, event in pool.events(TICK):
-                    _record(worker, event, cells, machine, progress, keep=keep)
-    except BlockingIOError:
-        raise UserError(
-            f"another dppmask reproduce works in {machine.work}; wait for it, or choose another --work"
-        ) from None
+    for unit in progress.todo:
+        machine.task(unit, missing(unit, cells))  # what it refuses shows before anything begins
+    with _alone(machine) as lock, Pool(machine, lock) as pool:
+        if not keep:
+            for unit in units:
+                _clear(unit, cells, machine)  # a kill may have come before
+        while progress.todo or pool.busy():
+            while _may_begin(progress) and (worker := pool.idle()):
+                _begin(worker, progress.todo.pop(0), cells, machine, progress)
+            show(progress)
+            for worker, event in pool.events(TICK):
+                _record(worker, event, cells, machine, progress, keep=keep)
     show(progress)
     return progress
 
 
 def missing(unit: Unit, cells: Cells) -> list[Evaluation]:
-    """The evaluations of a unit that are not done, in the order in which to do them."""
-    lacking = [evaluation for evaluation in unit.evaluations.values() if not cells.has(evaluation)]
-    return sorted(lacking, key=lambda evaluation: evaluation.place)
+    """The evaluations of a unit that are to be done, in order.
+
+    One that is done already is done again where another reads what it left in a run folder that is gone.
+    """
+    return unit.with_what_they_need(e for e in unit.evaluations.values() if not cells.has(e))
 
 
 def commands(unit: Unit, evaluation: Evaluation) -> list[str]:
@@ -137,10 +139,33 @@ def _may_begin(progress: Progress) -> bool:
     return not beside or not (progress.todo[0].timed or any(unit.timed for unit in beside))
 
 
-def _begin(worker: Worker, unit: Unit, tasks: dict[str, Any], progress: Progress) -> None:
+@contextmanager
+def _alone(machine: Machine) -> Iterator[int]:
+    """Hold the work folder.
+
+    Raises:
+        UserError: If another runner holds it.
+    """
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(locked(machine.lock, patience=ORPHANS))
+        except BlockingIOError:
+            raise UserError(
+                f"another dppmask reproduce works in {machine.work}; wait for it, or choose another --work"
+            ) from None
+        yield lock
+
+
+def _begin(worker: Worker, unit: Unit, cells: Cells, machine: Machine, progress: Progress) -> None:
+    """Hand a unit to a worker, unless another runner has done it since."""
+    cells.read()
+    wanted = missing(unit, cells)
+    if not wanted:
+        progress.finished.append(unit)
+        return
     worker.task = unit
     progress.running[worker.number] = unit
-    worker.give(tasks[unit.key])
+    worker.give(machine.task(unit, wanted))
 
 
 def _record(
@@ -159,13 +184,15 @@ def _record(
     match event["event"]:
         case "cell":
             evaluation = unit.evaluations[event["key"]]
+            if cells.has(evaluation):  # it was done again for what it leaves behind
+                return
             if evaluation.recorded:
                 cells.keep(evaluation.key, record_of(unit, evaluation, event["record"]))
             cells.add(cell_of(unit, evaluation, event["record"]))
         case "failed":
             _fail(unit, event["key"], event["error"], event["traceback"], machine, progress)
         case "died":
-            for evaluation in missing(unit, cells):
+            for evaluation in (one for one in missing(unit, cells) if not cells.has(one)):
                 reason = f"the worker ended with code {event['code']}; see {worker.log}"
                 _fail(unit, evaluation.key, reason, "", machine, progress)
             _finish(worker, unit, cells, machine, progress, keep=keep)
@@ -179,8 +206,14 @@ def _finish(
     worker.task = None
     del progress.running[worker.number]
     progress.finished.append(unit)
+    if not keep:
+        _clear(unit, cells, machine)
+
+
+def _clear(unit: Unit, cells: Cells, machine: Machine) -> None:
+    """Remove the run folder of a unit whose cells all stand."""
     folder = machine.folder(unit)
-    if folder is not None and not keep and not missing(unit, cells):
+    if folder is not None and not missing(unit, cells):
         shutil.rmtree(folder, ignore_errors=True)
 
 

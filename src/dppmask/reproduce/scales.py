@@ -10,6 +10,7 @@ from dppmask.reproduce.request import Request
 
 FOLDER = "paper/scales/"
 FOR = "for"  # in an evaluation: name of a method → what differs
+AFTER = "after"  # in an evaluation: name of one that leaves something in the run folder for it
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Scale:
         evaluate: Name of an evaluation in experiments → how it is done. What a scale leaves out is not
             measured at it.
         differing: Name of an evaluation → name of a method → what is done otherwise for its runs.
+        after: Name of an evaluation → the one whose leavings in the run folder it reads.
         sweeps: Name of an option that an experiment sweeps → its values.
         speeds: Name of a method → its measured speed.
         seconds: Name of an evaluation → measured seconds.
         images: Name of a method → its training images, for the plan, where its data do not say.
         assumed: What a device computes; for the plan of methods without a measured speed.
+        choices: Name of an experiment → what was chosen for it at this scale alone, in sentences.
     """
 
     name: str
@@ -63,11 +66,13 @@ class Scale:
     pretrain: Mapping[str, Request]
     evaluate: Mapping[str, Request]
     differing: Mapping[str, Mapping[str, Request]] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
     sweeps: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     speeds: Mapping[str, Speed] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: Mapping[str, int] = field(default_factory=dict)
     assumed: Rate | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def method(self, name: str) -> Request:
         """What runs of a method share.
@@ -107,13 +112,17 @@ def load_scale(name: str) -> Scale:
         read_mapping(path),
         str(path),
         required=("about", "seeds", "pretrain", "evaluate"),
-        optional=("sweeps", "speeds", "seconds", "images", "assumed"),
+        optional=("sweeps", "speeds", "seconds", "images", "assumed", "choices"),
     )
     differing = {key: entry[FOR] for key, entry in content["evaluate"].items() if FOR in entry}
     for key, entries in differing.items():
         check_keys(entries, f"{path}: {FOR} of {key}", optional=content["pretrain"])
+    after = {key: entry[AFTER] for key, entry in content["evaluate"].items() if AFTER in entry}
+    for key, name in after.items():
+        if name not in content["evaluate"]:
+            raise UserError(f"{path}: {AFTER} of {key}: {nearest(name, content['evaluate'])}")
     shared = {
-        key: {name: value for name, value in entry.items() if name != FOR}
+        key: {name: value for name, value in entry.items() if name not in (FOR, AFTER)}
         for key, entry in content["evaluate"].items()
     }
     return Scale(
@@ -123,9 +132,11 @@ def load_scale(name: str) -> Scale:
         {key: Request.of(entry) for key, entry in content["pretrain"].items()},
         {key: Request.of(entry) for key, entry in shared.items()},
         {key: {one: Request.of(entry) for one, entry in each.items()} for key, each in differing.items()},
+        after,
         {key: tuple(values) for key, values in content.get("sweeps", {}).items()},
         {key: Speed(**entry) for key, entry in content.get("speeds", {}).items()},
         content.get("seconds", {}),
         content.get("images", {}),
         Rate(**content["assumed"]) if "assumed" in content else None,
+        {key: tuple(sentences) for key, sentences in content.get("choices", {}).items()},
     )

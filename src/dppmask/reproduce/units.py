@@ -30,6 +30,7 @@ class Evaluation:
         identity: What decides its numbers.
         recorded: Whether its whole record is kept beside its cell, for a picture.
         timed: Whether nothing should run beside it.
+        after: Name of the evaluation whose leavings in the run folder it reads.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Evaluation:
     identity: Options = field(default_factory=dict)
     recorded: bool = False
     timed: bool = False
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ class Unit:
     def timed(self) -> bool:
         """Whether nothing should run beside it."""
         return any(evaluation.timed for evaluation in self.evaluations.values())
+
+    def with_what_they_need(self, wanted: Iterable[Evaluation]) -> list[Evaluation]:
+        """Some evaluations and those that leave something for them, in the order in which to do them."""
+        found = {evaluation.key: evaluation for evaluation in wanted}
+        needed = {evaluation.after for evaluation in found.values()}
+        found |= {key: one for key, one in self.evaluations.items() if one.name in needed}
+        return sorted(found.values(), key=lambda evaluation: evaluation.place)
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,8 @@ def job_of(experiment: Experiment, scale: Scale) -> Job:
         UserError: If a recipe is missing or an option is wrong, naming the row.
     """
     experiment = swept(experiment, scale)
+    own = scale.choices.get(experiment.name, ())
+    experiment = replace(experiment, choices=(*experiment.choices, *own))
     seeds = scale.seeds if experiment.columns else scale.seeds[:1]
     units = {}
     for row in experiment.rows.values():
@@ -205,6 +216,7 @@ def _shown(experiment: Experiment, row: Row) -> set[str]:
 
 def _unit(experiment: Experiment, row: Row, seed: int, shown: Collection[str], scale: Scale) -> Unit:
     wanted = {*shown, *(column.evaluation for column in experiment.columns.values())}
+    wanted |= {scale.after[name] for name in wanted if name in scale.after}
     names = [name for name in scale.evaluate if name in wanted]
     title = f"{experiment.name}: {row.title}{'' if row.at is None else f', {row.at}'}, seed {seed}"
     if row.method is None:
@@ -238,6 +250,7 @@ def _evaluations(
             identity,
             recorded=name in shown,
             timed=specs.build(options["protocol"]).timed,
+            after=scale.after.get(name),
         )
 
     trained = [] if run is None else [Evaluation(TRAINING, cell_key(run, None, seed))]

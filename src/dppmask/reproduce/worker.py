@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.evaluation.run import evaluate
@@ -49,12 +51,14 @@ def do(task: Task, send: Send) -> None:
     """Train if need be, evaluate, and send a cell for every key, or a failure; one failure stops no other.
 
     Args:
-        task: From :func:`dppmask.reproduce.runner.task_of`.
+        task: From :meth:`dppmask.reproduce.machine.Machine.task`.
         send: Takes events: {"event": "cell" | "failed" | "done", …}.
 
     Raises:
         SystemExit: If a signal stopped the training, which has saved.
     """
+    if task["threads"]:
+        torch.set_num_threads(task["threads"])
     try:
         trained = _train(task)
     except Exception as error:

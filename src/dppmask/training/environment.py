@@ -30,6 +30,7 @@ def describe_environment() -> dict[str, Any]:
             "machine": platform.machine(),
             "cpu": _cpu_name(),
             "cpu_cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cuda": torch.version.cuda,
         },
