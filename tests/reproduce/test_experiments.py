@@ -158,3 +158,41 @@ def test_what_differs_for_an_unknown_method_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(scales, "shipped_recipes", lambda: {"paper/scales/own": path})
     with pytest.raises(UserError, match="for of knn has an unknown key mea; did you mean mae"):
         load_scale("own")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("evaluate: {knn: {after: finetun}, finetune: {}}", "after of knn: did you mean finetune"),
+        (
+            "evaluate: {knn: {}}\nchoices: {tabel1: [x]}",
+            "choices has an unknown key tabel1; did you mean table1",
+        ),
+    ],
+)
+def test_names_in_a_scale_are_checked(entry, message, tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"about: x\nseeds: [0]\npretrain: {{mae: {{}}}}\n{entry}\n")
+    monkeypatch.setattr(scales, "shipped_recipes", lambda: {"paper/scales/own": path, "paper/table1": path})
+    with pytest.raises(UserError, match=message):
+        load_scale("own")
+
+
+def test_what_a_scale_chose_stands_in_its_experiments():
+    tiny, paper = (job_of(load_experiment("table4"), load_scale(name)) for name in ("tiny", "paper"))
+    assert any("Not fine-tuned" in choice for choice in tiny.experiment.choices)
+    assert not any("Not fine-tuned" in choice for choice in paper.experiment.choices)
+
+
+def test_the_backgrounds_of_the_paper_fine_tune_first():
+    for unit in job_of(load_experiment("table4"), load_scale("paper")).units.values():
+        wanted = [one for one in unit.evaluations.values() if one.name == "backgrounds"]
+        assert [one.name for one in unit.with_what_they_need(wanted)] == ["finetune", "backgrounds"]
+
+
+def test_masks_that_are_not_built_stand_in_table_3():
+    rows = load_experiment("table3").rows
+    assert {name: row.paper["finetune"] for name, row in rows.items() if row.cited} == {
+        "amt": 82.8,
+        "semmae": 83.3,
+    }

@@ -10,9 +10,9 @@ from dppmask.figures.table import Column as ShownColumn
 from dppmask.recipes import shipped_recipes
 from dppmask.reproduce.reading import check_keys, read_mapping
 from dppmask.reproduce.request import Request
+from dppmask.reproduce.scales import EXPERIMENTS
 from dppmask.reproduce.settings import Settings, settings_of
 
-FOLDER = "paper/"
 _MEASURED = ("rows", "columns", "pictures", "method", "baseline", "sweep", "chart")
 TRAINING = "training"  # the evaluation that is no evaluation: what the training itself says
 
@@ -130,7 +130,7 @@ class Experiment:
 
 def experiment_names() -> list[str]:
     """The shipped experiments, tables first."""
-    names = [name.removeprefix(FOLDER) for name in shipped_recipes() if name.startswith(FOLDER)]
+    names = [name.removeprefix(EXPERIMENTS) for name in shipped_recipes() if name.startswith(EXPERIMENTS)]
     return sorted(
         (name for name in names if "/" not in name), key=lambda name: (not name.startswith("table"), name)
     )
@@ -142,7 +142,7 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         UserError: If there is none, or its file says something that is not known.
     """
-    path = Path(name) if name.endswith(".yaml") else shipped_recipes().get(FOLDER + name)
+    path = Path(name) if name.endswith(".yaml") else shipped_recipes().get(EXPERIMENTS + name)
     if path is None or ("/" in name and not path.is_file()):
         raise UserError(f"there is no experiment {name!r}; {nearest(name, [*experiment_names(), 'all'])}")
     return experiment_of(path.stem, read_mapping(path), where=str(path))
