@@ -22,8 +22,7 @@ def test_mae_as_by_the_formula(mask_ratio, visible):
     config = COMMON | {"method": {"class_path": "dppmask.models.mae.MAE"}, "mask_ratio": mask_ratio}
     size = MAESize.of(build_model(config))
     expected = mae_step(size, batch=1, num_keep=visible).flops
-    # the kernel of attention works some products out again in the backward pass
-    assert flops_per_image(config) == pytest.approx(expected, rel=0.02)
+    assert flops_per_image(config) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_local_crop_of_ibot_is_one_more_forward_and_backward_pass():
@@ -38,5 +37,5 @@ def test_a_local_crop_of_ibot_is_one_more_forward_and_backward_pass():
     embedding = 2 * 36 * 16**2 * 3 * width
     head = 2 * (width * 32 + 32 * 32 + 32 * 16 + 16 * 64)  # of the class token
     assert (counted(3) - counted(1)) / 2 == pytest.approx(
-        3 * (embedding + blocks + head) - embedding, rel=0.02
+        3 * (embedding + blocks + head) - embedding, rel=1e-3
     )
