@@ -142,8 +142,9 @@ def _checked(
 
 def _check_threshold(threshold: float | Tensor, batch: list[int]) -> None:
     if isinstance(threshold, Tensor):
-        if list(threshold.shape) not in ([], batch):
-            raise ValueError(f"threshold must be a number or have shape {batch}, got {list(threshold.shape)}")
+        shape = list(threshold.shape)
+        if shape and shape != batch:
+            raise ValueError(f"threshold must be a number or have shape {batch}, got {shape}")
         is_nan = can_look_at(threshold) and bool(threshold.isnan().any())
     else:
         is_nan = math.isnan(threshold)
