@@ -169,8 +169,11 @@ def _markdown(lead: Sequence[Block], sections: dict[str, Section], folder: Path,
     parts = [f"# {TITLE}", *(_as_markdown(block, folder, "") for block in lead)]
     for name, section in sections.items():
         parts.append(f"## {section.heading}")
-        stem = f"reproduce-{scale.name}-{name}"
-        parts += [_as_markdown(b, folder, f"{stem}-{n}.png") for n, b in enumerate(section.blocks)]
+        shown = [block for block in section.blocks if isinstance(block, Picture)]
+        files = {
+            id(one): f"reproduce-{scale.name}-{name}-{number}.png" for number, one in enumerate(shown, 1)
+        }
+        parts += [_as_markdown(block, folder, files.get(id(block), "")) for block in section.blocks]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

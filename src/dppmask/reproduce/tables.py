@@ -54,7 +54,7 @@ def differences(job: Job, cells: Cells) -> Table | None:
         if row.baseline is None:
             continue
         baseline = experiment.rows[row.baseline]
-        shown: dict[str, Cell] = {"row": f"{title_of(row)} − {baseline.title}"}
+        shown: dict[str, Cell] = {"row": f"{title_of(row)} − {title_of(baseline)}"}
         for column in experiment.columns.values():
             found = beside_baseline(job, row, column, cells)
             shown[column.name] = difference_text(found, column.digits) if found else None
