@@ -63,6 +63,13 @@ def test_what_two_experiments_share_counts_once(job, tmp_path):
     assert "1 of 2 differences" in text_of(found)
 
 
+def test_what_two_experiments_share_counts_once_though_one_has_more_seeds(job, experiment, scale, tmp_path):
+    more = job_of(replace(experiment, name="table00"), replace(scale, seeds=(0, 1, 2, 3)))
+    values = {row: (*seen, seen[0]) for row, seen in KNN.items()}
+    found = findings([more, job], written(more, tmp_path / "a", values, seeds=(0, 1, 2, 3)))
+    assert "of 2 differences" in text_of(found)
+
+
 def test_what_masks_do_stands_apart_from_what_was_learned(job, tmp_path):
     columns = {
         name: replace(column, learned=name != "loss") for name, column in job.experiment.columns.items()

@@ -44,8 +44,10 @@ def killed(when, units, cells, machine):
     """Run in a process of its own, and kill that as soon as it is so far."""
     child = os.fork()
     if child == 0:
-        run_units(units, cells, machine)
-        os._exit(0)
+        try:
+            run_units(units, cells, machine)
+        finally:
+            os._exit(0)
     deadline = time.monotonic() + PATIENCE
     while not when(units, cells, machine):
         assert time.monotonic() < deadline

@@ -1,7 +1,9 @@
 """A pre-training as a command of its own: how it ends, how it is stopped, and two ranks through torchrun."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dppmask.errors import UserError
-from dppmask.reproduce import worker
+from dppmask.reproduce import pool, worker
 from dppmask.reproduce.launch import launch
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.request import Request
@@ -29,6 +31,13 @@ signal.signal(signal.SIGTERM, save)
 pathlib.Path(sys.argv[1]).touch()
 time.sleep(60)
 """
+
+
+def waited_for(path):
+    deadline = time.monotonic() + 120.0
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -55,16 +64,34 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
     def stop():
-        while not ready.exists():
-            time.sleep(0.01)
+        waited_for(ready)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=stop)
+    thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     assert not launch([sys.executable, "-c", STOPPABLE, str(ready)])
     thread.join()
     assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_orphan_tells_what_it_has_launched_to_save(tmp_path):
+    ready = tmp_path / "ready"
+    task = {
+        "folder": str(tmp_path / "run"),
+        "pretrain": {},
+        "evaluations": [],
+        "launch": [sys.executable, "-c", STOPPABLE, str(ready)],
+        "visible": "",
+        "threads": None,
+    }
+    with subprocess.Popen(pool.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        process.stdin.write(json.dumps(task).encode() + b"\n")
+        process.stdin.flush()
+        waited_for(ready)
+        process.stdin.close()  # as when its parent is gone
+        assert process.wait(60) == worker.ORPHANED
+    waited_for(tmp_path / "saved")
 
 
 def test_two_ranks_through_torchrun_learn_what_one_with_two_micro_batches_does(

@@ -105,3 +105,5 @@ def test_a_run_on_several_devices_takes_less_time_than_device_hours(experiment, 
     hours = 4 * 8 * 4 / 0.1 / 3600
     assert "pre-train mae, 2 devices" in text
     assert f"{2 * hours:.2f} device hours; {hours:.2f} hours with 1 at a time" in text
+    text = plan([job], merged([job]), scale, Cells(tmp_path / "c"), Machine(tmp_path, jobs=2))
+    assert f"{2 * hours:.2f} device hours; {hours:.2f} hours with 2 at a time" in text

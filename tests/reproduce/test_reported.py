@@ -43,6 +43,14 @@ def test_what_lacks_a_cell_is_left_out_unless_asked_for(tmp_path):
     assert told(["table2"], replace(SMOKE, seeds=(lacking,)), some) == {"table2": [0, 1]}
 
 
+def test_an_experiment_of_one_seed_stays_when_another_has_more(tmp_path):
+    cells = written(tmp_path / "cells.jsonl", "figure5", (1,))
+    assert told(["figure7"], SMOKE, cells) == {"figure5": [1], "figure7": [0]}
+    for cell in written(tmp_path / "more.jsonl", "table2", (0,)).values():
+        cells.add(cell)
+    assert told(["figure7"], SMOKE, cells) == {"table2": [0], "figure5": [1], "figure7": [0]}
+
+
 def test_other_scales_and_nothing_at_all(tmp_path):
     cells = written(tmp_path / "cells.jsonl", "table2", (0,))
     assert told(["figure7"], load_scale("tiny"), cells) == {"figure7": [0, 1]}

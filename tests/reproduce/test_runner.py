@@ -172,6 +172,18 @@ def test_a_run_on_several_devices_needs_all_of_them(experiment, scale, tmp_path)
     assert Machine(tmp_path, jobs=2, launch=("srun",)).task(unit, [])["launch"] == ["srun"]
 
 
+def test_what_is_launched_sees_every_gpu_and_has_no_run_beside_it(experiment, scale, tmp_path, monkeypatch):
+    assert Machine.here(tmp_path, jobs=None, device="cpu", launch=("srun",)).jobs == 1
+    unit = merged([job_of(experiment, scale)])[0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    pair = Machine(tmp_path, jobs=2, gpus=(0, 1), launch=("srun",))
+    assert pair.environment(1)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert pair.task(unit, [])["visible"] == "4,5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert pair.task(unit, [])["visible"] is None
+    assert Machine(tmp_path, launch=("srun",)).task(unit, [])["visible"] == ""  # on the CPU: none
+
+
 def test_what_is_timed_runs_last_and_alone(work, units):
     first = replace(
         units[0], evaluations={key: replace(e, timed=True) for key, e in units[0].evaluations.items()}
@@ -244,12 +256,17 @@ def key_of(unit, name):
 def test_killed_again_and_again_it_gets_there(trouble, units, tmp_path):
     machine = Machine(tmp_path / "work", jobs=2)
     path = tmp_path / "cells.jsonl"
-    for number in range(12):
+    wanted = sorted(key for unit in units for key in unit.evaluations)
+    for number in range(len(wanted)):  # cells that stand when the next kill comes
         child = os.fork()
         if child == 0:
-            run_units(units, Cells(path), machine)
-            os._exit(0)
-        time.sleep(0.03 * number)
+            try:
+                run_units(units, Cells(path), machine)
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + 60.0
+        while len(Cells(path).values()) < number or not (machine.work / "runs").exists():
+            assert time.monotonic() < deadline
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     progress = run_units(units, Cells(path), machine)

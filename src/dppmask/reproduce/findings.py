@@ -79,8 +79,8 @@ def _difference(
     if row.baseline is None or column.better is None:
         return None
     baseline = job.experiment.rows[row.baseline]
-    seeds = sorted({seed for _, seed in job.units})
-    place = tuple(job.address(one, column, seed) for one in (row, baseline) for seed in seeds)
+    first = min((seed for _, seed in job.units), default=0)  # experiments may have more seeds than others
+    place = tuple(job.address(one, column, first) for one in (row, baseline))
     if place in seen:
         return None
     seen.add(place)

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dppmask.errors import INTERRUPTED, UserError
@@ -11,7 +11,7 @@ from dppmask.errors import INTERRUPTED, UserError
 _running: list[subprocess.Popen[str]] = []
 
 
-def launch(command: Sequence[str]) -> bool:
+def launch(command: Sequence[str], environment: Mapping[str, str] | None = None) -> bool:
     """Run a command to its end; False if it was told to stop before, and can go on.
 
     SIGTERM is passed on to it. What it says is said on standard error. It inherits the lock of the work
@@ -19,6 +19,7 @@ def launch(command: Sequence[str]) -> bool:
 
     Args:
         command: The program and its arguments.
+        environment: Its environment variables; None = those of this process.
 
     Raises:
         UserError: If it fails, with the last that it said.
@@ -33,6 +34,7 @@ def launch(command: Sequence[str]) -> bool:
     try:
         with subprocess.Popen(
             command,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

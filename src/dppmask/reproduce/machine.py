@@ -41,7 +41,7 @@ class Machine:
 
     @classmethod
     def here(cls, work: Path, *, jobs: int | None, device: str, **more: Any) -> "Machine":
-        """One process per GPU, or per CPU core where there is none.
+        """One process per GPU, or per CPU core where there is none; one at all where runs are launched.
 
         Raises:
             UserError: If a GPU is asked for and there is none, or ``jobs`` is below 1.
@@ -53,7 +53,8 @@ class Machine:
         if jobs is not None and jobs < 1:
             raise UserError(f"jobs must be at least 1, got {jobs}")
         gpus = () if device == "cpu" else tuple(range(torch.cuda.device_count()))
-        return cls(work, jobs or len(gpus) or os.cpu_count() or 1, gpus, **more)
+        usual = 1 if more.get("launch") else len(gpus) or os.cpu_count() or 1
+        return cls(work, jobs or usual, gpus, **more)
 
     @property
     def cache(self) -> Path:
@@ -102,6 +103,7 @@ class Machine:
             "seed": unit.seed,
             "device": "cuda" if self.gpus else "cpu",
             "launch": list(self.launch),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES") if self.gpus else "",
             "threads": None if self.gpus or not unit.timed else os.cpu_count(),
         }
 

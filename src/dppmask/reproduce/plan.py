@@ -131,7 +131,7 @@ def plan(jobs: Sequence[Job], units: Sequence[Unit], scale: Scale, cells: Cells,
     more = " and what is not measured yet" if None in hours else ""
     rate = scale.assumed
     assumed = f" Assumed: {rate.tflops:g} TFLOP/s, {rate.hardware}." if rate else ""
-    waiting = sum(cost.hours / cost.devices for cost in costs if cost.hours is not None) / machine.jobs
+    waiting = sum(_waiting(cost, machine.jobs) for cost in costs)
     total = f"{known:.2f} device hours{more}; {waiting:.2f} hours with {machine.jobs} at a time"
     return "\n".join(
         [
@@ -217,6 +217,11 @@ def _seconds(name: str, scale: Scale, cells: Cells) -> float | None:
         if cell["evaluation"] == name and cell["scale"] == scale.name
     ]
     return fmean(measured) if measured else scale.seconds.get(name)
+
+
+def _waiting(cost: Training | Scoring, jobs: int) -> float:
+    """Hours until all of it is done; what takes several devices has no other run beside it."""
+    return (cost.hours or 0.0) / (cost.devices if cost.devices > 1 else jobs)
 
 
 _EXPERIMENTS = (

@@ -67,9 +67,12 @@ def recheck(
     if apart.work.exists():
         shutil.rmtree(apart.work)  # all of it, or an error: an old cell would agree with itself
     fresh = Cells(apart.work / CELLS)
-    progress = run_units(only(merged(jobs), keys), fresh, apart, show=show)
-    for key, reason in progress.failures.items():
-        raise UserError(f"{cells[key]['title']}, {cells[key]['evaluation']}, failed: {reason}")
+    units = only(merged(jobs), keys)
+    failures = run_units(units, fresh, apart, show=show).failures
+    for unit in units:
+        for key, evaluation in unit.evaluations.items():
+            if key in failures:
+                raise UserError(f"{unit.title}, {evaluation.name}, failed: {failures[key]}")
     return [Comparison(cells[key], fresh[key]) for key in keys]
 
 

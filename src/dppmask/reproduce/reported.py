@@ -38,7 +38,9 @@ def _measured_seeds(experiment: Experiment, scale: Scale, cells: Cells) -> list[
     written = sorted({cell["seed"] for cell in cells.values() if cell["scale"] == scale.name})
     if not written or (experiment.sweep and experiment.sweep not in scale.sweeps):
         return []
-    whole: dict[int, bool] = {}
-    for (_, seed), unit in job_of(experiment, replace(scale, seeds=tuple(written))).units.items():
-        whole[seed] = whole.get(seed, True) and all(key in cells for key in unit.evaluations)
-    return [seed for seed, stands in whole.items() if stands]
+    whole = []
+    for seed in written:
+        units = job_of(experiment, replace(scale, seeds=(seed,))).units.values()
+        if units and all(key in cells for unit in units for key in unit.evaluations):
+            whole.append(seed)
+    return whole

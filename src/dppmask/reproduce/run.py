@@ -51,7 +51,7 @@ def reproduce(
             work/smoke for smoke.
         work: Folder of the runs, which go as soon as their cells stand.
         seeds: Of the runs; those of the scale by default.
-        jobs: Processes at a time: one per GPU by default, or per core where there is none.
+        jobs: Processes at a time: one per GPU by default, or per core where there is none; with launch, one.
         device: "auto" (GPUs where there are some), "cpu" or "cuda".
         num_workers: Loader processes of each run.
         data_roots: Name of a data set → its folder.

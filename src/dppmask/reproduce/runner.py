@@ -189,7 +189,7 @@ def _record(
             if evaluation.recorded:
                 cells.keep(evaluation.key, record_of(unit, evaluation, event["record"]))
             cells.add(cell_of(unit, evaluation, event["record"]))
-        case "failed":
+        case "failed" if not cells.has(unit.evaluations[event["key"]]):
             _fail(unit, event["key"], event["error"], event["traceback"], machine, progress)
         case "died":
             for evaluation in (one for one in missing(unit, cells) if not cells.has(one)):

@@ -31,6 +31,7 @@ Send = Callable[[dict[str, Any]], None]
 Task = Mapping[str, Any]
 
 ORPHANED, STOPPED = 3, 4  # exit codes
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 SLOWEST = 0.05  # images per second; the file rounds what is slower to 0
 
 
@@ -128,7 +129,10 @@ def _train(task: Task) -> bool:
     config = folder.with_suffix(".yaml")
     write_yaml(config, task["pretrain"])
     command = [*task["launch"], sys.executable, "-m", "dppmask", "pretrain", "--config", str(config)]
-    return launch([*command, "--run", str(folder), "--resume"])
+    environment = {name: value for name, value in os.environ.items() if name != VISIBLE}
+    if task["visible"] is not None:  # as it was before this worker got one GPU of its own
+        environment[VISIBLE] = task["visible"]
+    return launch([*command, "--run", str(folder), "--resume"], environment)
 
 
 def _devices(options: Mapping[str, Any]) -> int:
