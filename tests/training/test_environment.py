@@ -1,7 +1,9 @@
 import json
 import subprocess
 
-from dppmask.training.environment import commit, describe_environment, record_environment
+import pytest
+
+from dppmask.training.environment import commit, describe_environment, record_environment, typed_command
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main")
 
@@ -12,6 +14,12 @@ def test_environment_says_where_a_number_comes_from():
     assert environment["hardware"]["cpu_cores"] >= 1
     assert "python" in environment["command"] or "pytest" in environment["command"]
     json.dumps(environment)
+
+
+@pytest.mark.parametrize("program", ["/home/me/.venv/bin/dppmask", "/lib/dppmask/__main__.py"])
+def test_our_own_command_names_no_folder_of_this_machine(program, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, "reproduce", "table1", "--seeds", "[0, 1]"])
+    assert typed_command() == "dppmask reproduce table1 --seeds '[0, 1]'"
 
 
 def test_resuming_adds_to_the_list(tmp_path):

@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
     """Plain data for ``environment.json``: every reported number can be traced to it."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv),
+        "command": typed_command(),
         "commit": commit(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
@@ -35,6 +35,13 @@ def describe_environment() -> dict[str, Any]:
             "cuda": torch.version.cuda,
         },
     }
+
+
+def typed_command() -> str:
+    """The command line; one of ``dppmask`` as one types it anywhere, any other as it was started here."""
+    program = Path(sys.argv[0])
+    is_ours = program.name == "dppmask" or program.parts[-2:] == ("dppmask", "__main__.py")
+    return shlex.join(["dppmask", *sys.argv[1:]] if is_ours else sys.orig_argv)
 
 
 def record_environment(path: Path) -> None:
