@@ -9,7 +9,8 @@ from dppmask.commands.parser import OptionParser
 from dppmask.errors import UserError
 from dppmask.evaluation.run import evaluate
 from dppmask.reproduce import scales
-from dppmask.reproduce.experiments import experiment_names, experiment_of, load_experiment
+from dppmask.reproduce.experiments import experiment_of, load_experiment
+from dppmask.reproduce.reading import experiment_names
 from dppmask.reproduce.request import Request, pretraining
 from dppmask.reproduce.scales import load_scale, scale_names
 from dppmask.reproduce.units import job_of, merged

@@ -8,9 +8,8 @@ from typing import Any, Literal
 from dppmask.errors import UserError, nearest
 from dppmask.figures.table import Column as ShownColumn
 from dppmask.recipes import shipped_recipes
-from dppmask.reproduce.reading import check_keys, read_mapping
+from dppmask.reproduce.reading import EXPERIMENTS, check_keys, experiment_names, read_mapping
 from dppmask.reproduce.request import Request
-from dppmask.reproduce.scales import EXPERIMENTS
 from dppmask.reproduce.settings import Settings, settings_of
 
 _MEASURED = ("rows", "columns", "pictures", "method", "baseline", "sweep", "chart")
@@ -126,14 +125,6 @@ class Experiment:
     pictures: tuple[Picture, ...] = ()
     chart: bool = False
     settings: Settings | None = None
-
-
-def experiment_names() -> list[str]:
-    """The shipped experiments, tables first."""
-    names = [name.removeprefix(EXPERIMENTS) for name in shipped_recipes() if name.startswith(EXPERIMENTS)]
-    return sorted(
-        (name for name in names if "/" not in name), key=lambda name: (not name.startswith("table"), name)
-    )
 
 
 def load_experiment(name: str) -> Experiment:

@@ -9,7 +9,7 @@ from dppmask.reproduce.cells import Cells
 from dppmask.reproduce.experiments import Column as Quantity
 from dppmask.reproduce.experiments import Row
 from dppmask.reproduce.summary import CONFIDENCE, ENOUGH, Difference, beside_baseline
-from dppmask.reproduce.tables import CLEAR, difference_text, title_of
+from dppmask.reproduce.tables import CLEAR, difference_text, difference_title
 from dppmask.reproduce.units import Job
 
 HEADING = "What is clear"
@@ -88,10 +88,9 @@ def _difference(
 
 
 def _line(job: Job, row: Row, column: Quantity, found: Difference) -> Mapping[str, Cell]:
-    baseline = job.experiment.rows[row.baseline or ""]
     return {
         "place": job.experiment.name,
-        "rows": f"{title_of(row)} − {title_of(baseline)}",
+        "rows": difference_title(row, job.experiment.rows[row.baseline or ""]),
         "quantity": column.title,
         "found": difference_text(found, column.digits).removesuffix(CLEAR),
         "verdict": "better" if (found.mean > 0) == (column.better == "higher") else "worse",

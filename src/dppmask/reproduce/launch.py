@@ -8,6 +8,8 @@ from typing import Any
 
 from dppmask.errors import INTERRUPTED, UserError
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 _running: list[subprocess.Popen[str]] = []
 
 
@@ -39,7 +41,7 @@ def launch(command: Sequence[str], environment: Mapping[str, str] | None = None)
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            close_fds=False,
+            close_fds=False,  # the lock stays open in it
         ) as process:
             _running.append(process)
             if told:  # between the two lines above

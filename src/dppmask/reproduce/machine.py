@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dppmask.errors import UserError
+from dppmask.reproduce.launch import VISIBLE
 from dppmask.reproduce.request import Options
 from dppmask.reproduce.units import Evaluation, Unit
 
@@ -74,9 +75,9 @@ class Machine:
         """Environment variables of a worker: its share of the CPU, or its GPU; a single one sees all."""
         environment = dict(os.environ)
         if self.gpus and self.jobs > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[worker % len(self.gpus)])
+            environment[VISIBLE] = str(self.gpus[worker % len(self.gpus)])
         elif not self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+            environment[VISIBLE] = ""
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             environment["OMP_NUM_THREADS"] = str(threads)
         return environment
@@ -103,7 +104,7 @@ class Machine:
             "seed": unit.seed,
             "device": "cuda" if self.gpus else "cpu",
             "launch": list(self.launch),
-            "visible": os.environ.get("CUDA_VISIBLE_DEVICES") if self.gpus else "",
+            "visible": os.environ.get(VISIBLE) if self.gpus else "",
             "threads": None if self.gpus or not unit.timed else os.cpu_count(),
         }
 

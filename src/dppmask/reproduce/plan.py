@@ -15,20 +15,7 @@ from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.runner import missing
 from dppmask.reproduce.scales import Scale
 from dppmask.reproduce.units import Job, Unit
-from dppmask.training.arithmetic import flops_per_image
-
-# The options that decide the operations of an image.
-COUNTED = (
-    "method",
-    "backbone",
-    "backbone_args",
-    "image_size",
-    "patch_size",
-    "position",
-    "crop_scale",
-    "mask_ratio",
-    "mask_probability",
-)
+from dppmask.training.arithmetic import COUNTED_OPTIONS, flops_per_image
 
 
 @dataclass(frozen=True)
@@ -190,7 +177,7 @@ def data_sets(units: Iterable[Unit]) -> list[str]:
 
 
 def _flops(unit: Unit) -> float:
-    return _counted(json.dumps({name: unit.options[name] for name in COUNTED}))
+    return _counted(json.dumps({name: unit.options[name] for name in COUNTED_OPTIONS}))
 
 
 @cache

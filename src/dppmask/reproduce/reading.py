@@ -1,4 +1,7 @@
-"""YAML files of experiments and scales, read strictly: an error names the unknown or missing key."""
+"""YAML files of experiments and scales: which are shipped, and how they are read.
+
+They are read strictly: an error names the unknown or missing key.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -7,6 +10,17 @@ from typing import Any
 import yaml
 
 from dppmask.errors import UserError, nearest
+from dppmask.recipes import shipped_recipes
+
+EXPERIMENTS = "paper/"
+
+
+def experiment_names() -> list[str]:
+    """The shipped experiments, tables first."""
+    names = [name.removeprefix(EXPERIMENTS) for name in shipped_recipes() if name.startswith(EXPERIMENTS)]
+    return sorted(
+        (name for name in names if "/" not in name), key=lambda name: (not name.startswith("table"), name)
+    )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -169,11 +169,10 @@ def _markdown(lead: Sequence[Block], sections: dict[str, Section], folder: Path,
     parts = [f"# {TITLE}", *(_as_markdown(block, folder, "") for block in lead)]
     for name, section in sections.items():
         parts.append(f"## {section.heading}")
-        shown = [block for block in section.blocks if isinstance(block, Picture)]
-        files = {
-            id(one): f"reproduce-{scale.name}-{name}-{number}.png" for number, one in enumerate(shown, 1)
-        }
-        parts += [_as_markdown(block, folder, files.get(id(block), "")) for block in section.blocks]
+        pictures = 0
+        for block in section.blocks:
+            pictures += isinstance(block, Picture)
+            parts.append(_as_markdown(block, folder, f"reproduce-{scale.name}-{name}-{pictures}.png"))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

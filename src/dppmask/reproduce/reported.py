@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dppmask.reproduce.cells import Cells
-from dppmask.reproduce.experiments import Experiment, experiment_names, load_experiment
+from dppmask.reproduce.experiments import Experiment, load_experiment
+from dppmask.reproduce.reading import experiment_names
 from dppmask.reproduce.scales import Scale
 from dppmask.reproduce.units import Job, job_of
 
@@ -20,8 +21,9 @@ def reported(asked: Sequence[Experiment], scale: Scale, cells: Cells) -> list[Jo
         cells: What is measured.
     """
     names = [experiment.name for experiment in asked]
-    others = [load_experiment(name) for name in experiment_names() if name not in names]
-    order = {name: place for place, name in enumerate(experiment_names())}
+    shipped = experiment_names()
+    others = [load_experiment(name) for name in shipped if name not in names]
+    order = {name: place for place, name in enumerate(shipped)}
     shown = sorted([*asked, *others], key=lambda one: order.get(one.name, len(order)))
     found = []
     for experiment in shown:

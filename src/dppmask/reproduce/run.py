@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dppmask.errors import UserError
 from dppmask.reproduce.cells import CELLS, Cells
-from dppmask.reproduce.experiments import experiment_names, load_experiment
+from dppmask.reproduce.experiments import load_experiment
 from dppmask.reproduce.live import showing
 from dppmask.reproduce.machine import Machine
 from dppmask.reproduce.plan import plan as plan_text
+from dppmask.reproduce.reading import experiment_names
 from dppmask.reproduce.recheck import as_text, recheck
 from dppmask.reproduce.report import write_reports
 from dppmask.reproduce.reported import reported

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 from dppmask.errors import UserError, nearest
 from dppmask.recipes import shipped_recipes
-from dppmask.reproduce.reading import check_keys, read_mapping
+from dppmask.reproduce.reading import EXPERIMENTS, check_keys, experiment_names, read_mapping
 from dppmask.reproduce.request import Request
 
-EXPERIMENTS = "paper/"
 FOLDER = f"{EXPERIMENTS}scales/"
 FOR = "for"  # in an evaluation: name of a method → what differs
 AFTER = "after"  # in an evaluation: name of one that leaves something in the run folder for it
@@ -122,8 +121,7 @@ def load_scale(name: str) -> Scale:
     for key, name in after.items():
         if name not in content["evaluate"]:
             raise UserError(f"{path}: {AFTER} of {key}: {nearest(name, content['evaluate'])}")
-    experiments = {name.removeprefix(EXPERIMENTS) for name in shipped_recipes()}
-    check_keys(content.get("choices", {}), f"{path}: choices", optional=experiments)
+    check_keys(content.get("choices", {}), f"{path}: choices", optional=experiment_names())
     shared = {
         key: {name: value for name, value in entry.items() if name not in (FOR, AFTER)}
         for key, entry in content["evaluate"].items()

@@ -54,7 +54,7 @@ def differences(job: Job, cells: Cells) -> Table | None:
         if row.baseline is None:
             continue
         baseline = experiment.rows[row.baseline]
-        shown: dict[str, Cell] = {"row": f"{title_of(row)} − {title_of(baseline)}"}
+        shown: dict[str, Cell] = {"row": difference_title(row, baseline)}
         for column in experiment.columns.values():
             found = beside_baseline(job, row, column, cells)
             shown[column.name] = difference_text(found, column.digits) if found else None
@@ -155,6 +155,11 @@ def title_of(row: Row) -> str:
     """As tables show it: with its place in a sweep, and marked if the paper does not have it."""
     at = "" if row.at is None else f", {row.at}"
     return f"{row.title}{at}{BEYOND if row.beyond else ''}"
+
+
+def difference_title(row: Row, baseline: Row) -> str:
+    """What is subtracted from what."""
+    return f"{title_of(row)} − {title_of(baseline)}"
 
 
 def _paper(name: str) -> str:

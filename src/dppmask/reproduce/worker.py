@@ -22,7 +22,7 @@ from dppmask import specs
 from dppmask.errors import UserError
 from dppmask.evaluation.run import evaluate
 from dppmask.files import write_yaml
-from dppmask.reproduce.launch import launch, stop_launched
+from dppmask.reproduce.launch import VISIBLE, launch, stop_launched
 from dppmask.training.callbacks import read_metrics
 from dppmask.training.environment import describe_environment
 from dppmask.training.run import METRICS, pretrain
@@ -31,7 +31,6 @@ Send = Callable[[dict[str, Any]], None]
 Task = Mapping[str, Any]
 
 ORPHANED, STOPPED = 3, 4  # exit codes
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 SLOWEST = 0.05  # images per second; the file rounds what is slower to 0
 
 

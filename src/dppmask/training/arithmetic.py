@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +14,19 @@ from dppmask.models.build import build_model
 from dppmask.rng import fold_in, seeded
 from dppmask.training.run import ratio_of, transform_of
 
+# The options that :func:`flops_per_image` reads.
+COUNTED_OPTIONS = (
+    "method",
+    "backbone",
+    "backbone_args",
+    "image_size",
+    "patch_size",
+    "position",
+    "crop_scale",
+    "mask_ratio",
+    "mask_probability",
+)
+
 
 def flops_per_image(config: Mapping[str, Any]) -> float:
     """Operations of the forward and the backward pass of one training image, with all its crops.
@@ -24,13 +36,13 @@ def flops_per_image(config: Mapping[str, Any]) -> float:
     the choice of a mask costs itself is left out.
 
     Args:
-        config: Every option of :func:`~dppmask.training.run.pretrain` as plain data. Its data are not read.
+        config: These options of :func:`~dppmask.training.run.pretrain` as plain data, or all of them.
 
     Raises:
         UserError: If the model cannot be built.
     """
     ratio = ratio_of(config)
-    with seeded(0), torch.device("cpu"):
+    with seeded(0):
         model = build_model(config)
         source = Scenes(size=64, train_size=1, val_size=1).split("train")
         loader = TrainLoader(source, transform_of(config, model), batch_size=1, seed=0)
